@@ -61,7 +61,7 @@ every training step.
 | block by block | the same, each block on the outputs of the compressed blocks before it |
 | solves | new values for each weight are computed from the observed inputs |
 | gradients | backward passes of your training loop, a few of which are enough |
-| training | it learns or follows the values while you train |
+| training | it learns or observes values during your training |
 """
 
 

@@ -228,7 +228,7 @@ def _adds_in_16_bits() -> bool:
         importlib.util.find_spec, ("onnxruntime", "tersely_export")
     ):
         return False
-    from tersely_export import overflow
+    from tersely_export.for_onnx import overflow
 
     return overflow.adds_in_16_bits()
 
@@ -240,7 +240,7 @@ def _exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     import onnxruntime
 
-    from tersely_export import overflow
+    from tersely_export.for_onnx import overflow
 
     class Exact(onnxruntime.InferenceSession):
         def __init__(self, model: Any, sess_options: Any = None, *args: Any, **kwargs: Any) -> None:

@@ -100,8 +100,8 @@ if TYPE_CHECKING:
     from tersely.reporting.measuring.timings import Benchmark as Benchmark
     from tersely.reporting.printing.plan_summary import summarize_plan as summarize_plan
     from tersely.reporting.report import Report as Report
-    from tersely.searching.found_sensitivity import Sensitivity as Sensitivity
-    from tersely.searching.sensitivity import sensitivity as sensitivity
+    from tersely.searching.sensitivity.analysis import sensitivity as sensitivity
+    from tersely.searching.sensitivity.result import Sensitivity as Sensitivity
     from tersely.session.attaching import attach as attach
     from tersely.session.finalizing.restored_rounding import restore_rounding as restore_rounding
     from tersely.session.loading import load_session as load_session
@@ -167,7 +167,7 @@ _WHERE = {
     "Refusal": "tersely.errors",
     "Report": "tersely.reporting.report",
     "ScheduleInfo": "tersely.registry.descriptors",
-    "Sensitivity": "tersely.searching.found_sensitivity",
+    "Sensitivity": "tersely.searching.sensitivity.result",
     "Session": "tersely.session.session",
     "SessionError": "tersely.errors",
     "SessionFileError": "tersely.errors",
@@ -209,7 +209,7 @@ _WHERE = {
     "register_module_setting": "tersely.registry.registry",
     "registry": "tersely.registry.registry",
     "schema": "tersely.document.schemas.schema",
-    "sensitivity": "tersely.searching.sensitivity",
+    "sensitivity": "tersely.searching.sensitivity.analysis",
     "summarize_plan": "tersely.reporting.printing.plan_summary",
     "sum_blocks": "tersely.arithmetic.blocks",
     "to_blocks": "tersely.arithmetic.blocks",

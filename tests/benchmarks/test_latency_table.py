@@ -40,12 +40,12 @@ def test_sums_over_minilms_layers_rank_whole_files(
     pytest.importorskip("onnxruntime")
     from tersely.document.job import Export
     from tersely.planning.resolve import resolve
-    from tersely.searching.choosing import chosen_at_once
-    from tersely.searching.consumer import Consumer
-    from tersely.searching.costs import Costing
-    from tersely.searching.latency_table import LatencyTable
-    from tersely.searching.study import TrialStore
-    from tersely.searching.trying import CalibrationData, compress
+    from tersely.searching.chosen_recipes import chosen_at_once
+    from tersely.searching.compressing import CalibrationData, compress
+    from tersely.searching.costs.consumer import Consumer
+    from tersely.searching.costs.costing import Costing
+    from tersely.searching.costs.latency_table import LatencyTable
+    from tersely.searching.trials.study import TrialStore
     from tersely.searching.units import units_of
 
     model = minilm.load()

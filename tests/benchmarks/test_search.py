@@ -44,7 +44,7 @@ def compared(
     """Search a job and return the found cost over the best uniform one."""
     pytest.importorskip("optuna")
     from tersely.document.job import Job
-    from tersely.searching.search_job import Wanted, search_job
+    from tersely.searching.search.job import Wanted, search_job
 
     def compare(job: Job, **wanted: object) -> float:
         console = Console(file=io.StringIO())

@@ -47,6 +47,23 @@ def test_the_numbers_of_algorithms_and_losses_are_those_of_the_plugins(pages):
     assert "[twelve losses](docs/distillation-losses.md) between any two modules" in text
 
 
+def test_the_readme_of_each_family_has_a_row_for_each_name_that_it_provides():
+    registry = tersely.registry()
+    for family in ("pruning", "quantization", "distillation", "export"):
+        catalogs = (registry.pruners, registry.quantizers, registry.losses, registry.exporters)
+        provided = [
+            name
+            for catalog in catalogs
+            for name in catalog
+            if catalog.record(name).distribution == f"tersely-{family}"
+        ]
+        text = (ROOT / "plugins" / family / "README.md").read_text(encoding="utf-8")
+        table = next(part for part in text.split("\n\n") if part.startswith("|"))
+        rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+        assert provided
+        assert {name: rows.count(name) for name in provided} == dict.fromkeys(provided, 1)
+
+
 def test_readme_and_the_first_page_state_the_same_figures(pages):
     [row] = [line for line in pages["README.md"].text.splitlines() if "the exported file" in line]
     share, *times = map(float, re.findall(r"\b0\.\d+", row))

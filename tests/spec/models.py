@@ -108,7 +108,7 @@ def build_module(item: Description) -> nn.Module:
 def tensor_of(value: Description) -> Tensor:
     """Return a tensor given by its values, or by its shape: then it counts 1, 2, 3, ..."""
     if "values" in value:
-        return torch.tensor(value["values"], dtype=torch.float32)
+        return torch.tensor(nested(value["values"]), dtype=torch.float32)
     if value.get("dtype") == "int64":
         return torch.zeros(value["shape"], dtype=torch.int64)
     count = torch.Size(value["shape"]).numel()

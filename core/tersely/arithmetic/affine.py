@@ -26,7 +26,7 @@ def quantize(tensor: Tensor, qparams: QParams) -> Tensor:
     A float zero point is added before rounding. Of a level table it is the index of the nearest
     level, of two that are equally near the lower one.
 
-    Works piece by piece through one small scratch tensor; beside the result nothing of the
+    Works piece by piece through one small scratch tensor; apart from the result, nothing of the
     tensor's size is allocated.
 
     Args:

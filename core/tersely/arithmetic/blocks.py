@@ -67,7 +67,7 @@ class Blocks:
 
         Raises:
             ValueError: neither or both of ``size`` and ``index`` are given, the index numbers no
-                blocks, or a scope or keep stands beside it.
+                blocks, or a scope or keep is given with it.
         """
         if (size is None) == (index is None):
             raise ValueError(

@@ -10,10 +10,11 @@ from torch import nn
 
 from tersely.calibration.kept_batches import stages_that_look
 from tersely.calibration.observing import UnreachedError, need_batch, refuse_unreached, run_batches
-from tersely.engine.batches import Batches, Forward
 from tersely.engine.context import Context
-from tersely.engine.observers import Observers
-from tersely.engine.padding import PaddingMask
+from tersely.engine.finite import need_finite
+from tersely.engine.observation.batches import Batches, Forward
+from tersely.engine.observation.observers import Observers
+from tersely.engine.observation.padding import PaddingMask
 from tersely.engine.processes import failing_together
 from tersely.engine.protocol import Engine
 
@@ -29,7 +30,7 @@ def calibrate(
     """Run batches and let algorithms observe; after an error what was observed before is kept.
 
     The batches are kept where a stage will look at them again: to compress block by block, because
-    masks that are still to come change what inputs and outputs are quantized, or where it begins
+    future masks change what inputs and outputs are quantized, or where it begins
     later.
 
     Args:
@@ -39,6 +40,8 @@ def calibrate(
         forward: called as forward(model, batch), or None for the default.
         mask: how to find which positions of a batch are data.
     """
+    # Named before batches are blamed for what such weights make of them.
+    need_finite(one for engine in engines for run in engine.begun for one in run.all_bound_targets)
     observers = [one for engine in engines for one in engine.observers(engine.begun)]
     kept = tuple(batches) if stages_that_look(engines, context.steps) else None
     if kept is not None and all(one.is_empty for one in observers):

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from tersely.contracts.calling import call_model
-from tersely.engine.batches import Batches, call_observed, first_sample, run_batch
-from tersely.engine.padding import current_padding, leaving_out
+from tersely.engine.observation.batches import Batches, call_observed, first_sample, run_batch
+from tersely.engine.observation.padding import current_padding, leaving_out
 
 
 @attrs.frozen(eq=False)

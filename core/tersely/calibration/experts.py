@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from tersely.calibration.products import Products
 from tersely.contracts.experts import of_expert
-from tersely.engine.padding import kept_positions
-from tersely.engine.sums import put_of_expert
-from tersely.engine.watch import Watch
+from tersely.engine.observation.padding import kept_positions
+from tersely.engine.observation.sums import put_of_expert
+from tersely.engine.observation.watch import Watch
 from tersely.errors import CalibrationError
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import TAP, state_buffer

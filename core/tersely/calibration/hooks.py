@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
-from tersely.engine.foreign import ForeignCall
-from tersely.engine.padding import data_of, is_channels_first
-from tersely.engine.precision import full_precision
-from tersely.engine.sums import add_sums
-from tersely.engine.watch import Watch
+from tersely.engine.isolation.foreign import ForeignCall
+from tersely.engine.isolation.precision import full_precision
+from tersely.engine.observation.padding import data_of, is_channels_first
+from tersely.engine.observation.sums import add_sums
+from tersely.engine.observation.watch import Watch
 from tersely.errors import CalibrationError
 
 

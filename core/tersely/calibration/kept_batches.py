@@ -44,7 +44,7 @@ def need_kept_batches(engines: Sequence[Engine[Any]], context: Context, call: st
         call: the method that was called.
 
     Raises:
-        SessionError: a stage that is still to come is calibrated, and there are no batches.
+        SessionError: a stage that has not begun needs calibration, and there are no batches.
     """
     if context.batches is not None:
         return

@@ -17,11 +17,11 @@ from tersely.calibration.observing import UnreachedError, refuse_unreached
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs
 from tersely.contracts.quantizer import MergesObservations
 from tersely.document.recipe import Unreached
-from tersely.engine.observers import Observers
+from tersely.engine.observation.observers import Observers
+from tersely.engine.observation.sums import merged_over_processes, over_processes
+from tersely.engine.observation.watch import Watch
 from tersely.engine.processes import gather
 from tersely.engine.run import Run
-from tersely.engine.sums import merged_over_processes, over_processes
-from tersely.engine.watch import Watch
 from tersely.errors import CalibrationError
 
 

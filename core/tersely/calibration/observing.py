@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from tersely.engine.batches import Forward, run_batch
-from tersely.engine.binding import BoundTarget
-from tersely.engine.instrumenting import with_site
-from tersely.engine.padding import PaddingMask
+from tersely.engine.observation.batches import Forward, run_batch
+from tersely.engine.observation.padding import PaddingMask
 from tersely.engine.processes import gather
+from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.instrumenting import with_site
 from tersely.errors import CalibrationError
 from tersely.instrument.instruments import Transform
 from tersely.instrument.modules.classes import instruments_of, replace_instruments

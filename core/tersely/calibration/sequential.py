@@ -13,11 +13,11 @@ from tersely.calibration.module_observers import collect_watches, watch_modules
 from tersely.calibration.observing import evaluating
 from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.settings import PruningSetting
-from tersely.engine.batches import Batches
-from tersely.engine.binding import BoundTarget
+from tersely.engine.observation.batches import Batches
 from tersely.engine.processes import failing_together, gather
 from tersely.engine.progress import told
 from tersely.engine.run import Run
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionError
 from tersely.instrument.modules.classes import is_sharded
 

@@ -18,10 +18,10 @@ from tersely.calibration.observing import (
     refuse_unreached,
 )
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
-from tersely.engine.observers import Observers
-from tersely.engine.padding import data_of, kept_positions
+from tersely.engine.observation.observers import Observers
+from tersely.engine.observation.padding import data_of, kept_positions
 from tersely.engine.processes import gather
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CalibrationError
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.names import MASK

@@ -23,6 +23,22 @@ def write_file(path: str | os.PathLike[str], data: bytes | str) -> None:
     click.echo(f"wrote {path}", err=True)
 
 
+def write_text(path: str | os.PathLike[str] | None, text: str) -> None:
+    """Write a text to a file, or to standard output.
+
+    Args:
+        path: the file, or None for standard output.
+        text: the text, with its last newline.
+
+    Raises:
+        click.ClickException: it cannot be written.
+    """
+    if path is None:
+        click.echo(text, nl=False)
+    else:
+        write_file(path, text)
+
+
 def write_quietly(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write a file that the command's own output names.
 

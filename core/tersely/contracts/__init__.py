@@ -1,4 +1,4 @@
-"""What plugins implement: public, typed protocols and abilities, and the values they are handed.
+"""What plugins implement: public, typed protocols and abilities, and the values they receive.
 
 Names resolve on first use (PEP 562), so that importing `tersely` does not import torch.
 """

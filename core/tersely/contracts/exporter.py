@@ -172,7 +172,8 @@ class Exporter(Protocol):
 
         Args:
             source: the session.
-            path: the main file or folder; others lie beside it, their names beginning with its.
+            path: the main file or folder; others are next to it, and their names begin with its
+                name.
         """
         ...
 

@@ -36,7 +36,7 @@ class Simulates(Ability):
     def integers(
         self, value: Tensor, qparams: QParams, target: QuantizationTarget
     ) -> tuple[Tensor, QParams]:
-        """Return the integers behind simulated values, and how they are read.
+        """Return the integers of simulated values, with their scales and zero points.
 
         Args:
             value: the tensor, masked.
@@ -120,7 +120,7 @@ class RoundsAtRandom(Ability):
             value: the tensor, masked, any float dtype.
             qparams: scale and zero point in force.
             target: what is quantized; ``tensor`` is None.
-            generator: on the value's device; made anew for each call from the seed, the target's
+            generator: on the value's device; made for each call from the seed, the target's
                 name and the number of its calls, which is saved with the session. A forward that
                 is computed again in backward gets the numbers of the last call again.
 

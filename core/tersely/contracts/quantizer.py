@@ -143,7 +143,7 @@ class FollowsTraining(Ability):
     """A quantizer whose ranges follow the values while the model trains.
 
     At each training forward the range becomes ``decay * old + (1 - decay) * new``, the first one
-    as it is, and the scale is chosen anew before the tensor is used. In eval mode nothing moves.
+    as it is, and the scale is chosen again before the tensor is used. In eval mode nothing changes.
 
     Attributes:
         decay: the share of the old range that stays, in [0, 1).

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tersely.contracts.loss import StatefulLoss
 from tersely.contracts.target_plan import TargetPlan
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall
 from tersely.errors import PluginError, SessionError
 from tersely.json_value import Json
 from tersely.registry.descriptors import LossInfo

@@ -16,21 +16,21 @@ from tersely.distillation.projection import BIAS, WEIGHT, Projections, check_pro
 from tersely.distillation.states import STATE, check_states
 from tersely.distillation.teacher import listen, module_of, read_parameter
 from tersely.document.recipe import Stage
-from tersely.engine.binding import first_device
 from tersely.engine.context import Context
-from tersely.engine.cutting import FixedShapes, place_of
-from tersely.engine.instrumenting import with_site
-from tersely.engine.journal import Journal
 from tersely.engine.optimizing import step_optimizer
 from tersely.engine.protocol import Engine
 from tersely.engine.run import Run
-from tersely.engine.saver import (
+from tersely.engine.state.cutting import FixedShapes, place_of
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import (
     MOVED,
     Grammar,
     Saved,
     moments_of,
     restore_moments,
 )
+from tersely.engine.targets.binding import first_device
+from tersely.engine.targets.instrumenting import with_site
 from tersely.errors import SessionError, SessionFileError
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.modules.fused import encoders_around, keep_nested_tensors_out

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tersely.distillation.calling import AskedLoss, asked_loss
 from tersely.distillation.pairs import Pair, Side
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.tapping import Tap
 from tersely.planning.targets.joined import groups_of
 

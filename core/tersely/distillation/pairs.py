@@ -13,7 +13,7 @@ from tersely.distillation.calling import AskedLoss
 from tersely.distillation.learning import Learning, Values
 from tersely.distillation.teacher import teacher_name
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.tapping import Tap
 
 

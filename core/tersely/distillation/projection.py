@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 import torch
 from torch import Tensor
 
-from tersely.engine.saver import Saved, check_moments
+from tersely.engine.state.saver import Saved, check_moments
 from tersely.errors import SessionFileError
 
 LEARNING_RATE = 1e-3

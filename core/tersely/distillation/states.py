@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tersely.contracts.loss import StatefulLoss
 from tersely.distillation.calling import AskedLoss
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall
 from tersely.engine.processes import is_distributed, summed
-from tersely.engine.saver import Parts, Saved, check_moments
+from tersely.engine.state.saver import Parts, Saved, check_moments
 from tersely.errors import PluginError, SessionFileError
 from tersely.json_value import Json
 

@@ -13,7 +13,7 @@ Scheme = Literal["symmetric", "affine"]
 Group = str | int
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class _Entry(Mapping[str, Json]):
     """What entries of all methods have: which modules, and which of their targets."""
 
@@ -28,9 +28,16 @@ class _Entry(Mapping[str, Json]):
 
     def to_dict(self) -> dict[str, Json]:
         """Return the entry as a document has it: the keys that were given, in order."""
+        # Python reserves the word lambda, and a document does not.
+        return {name.rstrip("_"): value for name, value in self._given().items()}
+
+    def __repr__(self) -> str:
+        given = (f"{name}={value!r}" for name, value in self._given().items())
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def _given(self) -> dict[str, Json]:
         return {
-            # Python reserves the word lambda, and a document does not.
-            field.name.rstrip("_"): value
+            field.name: value
             for field in attrs.fields(type(self))
             if (value := getattr(self, field.name)) is not None
         }
@@ -45,7 +52,7 @@ class _Entry(Mapping[str, Json]):
         return len(self.to_dict())
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class PruningEntry(_Entry):
     """An entry of a pruning config list, checked like any mapping when a recipe is loaded.
 
@@ -89,7 +96,7 @@ class PruningEntry(_Entry):
     mask_value: float | None = None
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class QuantizationEntry(_Entry):
     """An entry of a quantization config list, checked like any mapping when a recipe is loaded.
 
@@ -117,7 +124,7 @@ class QuantizationEntry(_Entry):
     apply_method: Literal["clamp_round", "qat_clamp_round", "bypass"] | None = None
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class DistillationEntry(_Entry):
     """An entry of a distillation config list, checked like any mapping when a recipe is loaded.
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import attrs
 
 from tersely.document.recipe import Schedule
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall
 from tersely.errors import PluginError
 from tersely.json_value import Json
 from tersely.registry.registry import registry

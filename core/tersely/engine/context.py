@@ -9,8 +9,8 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.contracts.settings import Budget
-from tersely.engine.batches import Batches
-from tersely.engine.binding import Binding
+from tersely.engine.observation.batches import Batches
+from tersely.engine.targets.binding import Binding
 from tersely.masking.counted import Removal
 
 CountsShrinking: TypeAlias = Callable[[Budget, Mapping[str, Tensor]], Removal]

@@ -47,5 +47,15 @@ def step_optimizer(optimizer: torch.optim.Optimizer) -> None:
         return
     # A loss scaler overflows now and then; the user's optimizer skips such a step too.
     if all(bool(gradient.isfinite().all()) for gradient in gradients):
+        _move_along(optimizer)
         optimizer.step()
     optimizer.zero_grad()
+
+
+def _move_along(optimizer: torch.optim.Optimizer) -> None:
+    """Give what an optimizer keeps the dtype and device of a model that has moved since."""
+    for tensor, state in optimizer.state.items():
+        for key, value in state.items():
+            # As Optimizer.load_state_dict() has it, steps are counted where they are.
+            if key != "step" and isinstance(value, Tensor) and value.is_floating_point():
+                state[key] = value.to(tensor)

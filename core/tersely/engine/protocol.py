@@ -46,10 +46,11 @@ from torch import Tensor, nn
 
 from tersely.contracts.kinds import Method
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, FixedShapes, cut_saved, move_along
-from tersely.engine.gathering import (
+from tersely.engine.observation.observers import Observers
+from tersely.engine.run import Run
+from tersely.engine.state.cutting import Cut, FixedShapes, cut_saved, move_along
+from tersely.engine.state.gathering import (
     check_learned_moments,
     check_names,
     check_originals,
@@ -58,14 +59,13 @@ from tersely.engine.gathering import (
     restore_observed,
     restore_originals,
 )
-from tersely.engine.journal import Journal
-from tersely.engine.observers import Observers
-from tersely.engine.run import Run
-from tersely.engine.saver import (
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import (
     Grammar,
     Parts,
     Saved,
 )
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.masks.holding import dense_values
 
 AnyRun = TypeVar("AnyRun", bound="Run[Any]")
@@ -198,7 +198,7 @@ class Engine(ABC, Generic[AnyRun]):
         """
 
     def forget(self) -> None:  # most engines have nothing to do
-        """Forget what the last forward pass left behind."""
+        """Forget the remains of the last forward pass."""
 
     @property
     def learning_stages(self) -> list[Stage]:

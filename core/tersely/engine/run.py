@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sequential
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Binding, BoundTarget
-from tersely.engine.journal import Journal
+from tersely.engine.observation.watch import Watch
 from tersely.engine.optimizing import make_optimizer, step_optimizer
 from tersely.engine.processes import is_equal_everywhere
-from tersely.engine.watch import Watch
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import Binding, BoundTarget
 from tersely.errors import SessionError
 
 Algorithm = TypeVar("Algorithm")

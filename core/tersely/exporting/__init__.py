@@ -1,4 +1,4 @@
 """From a session to one exported program with real integers, and on to files.
 
-Private: not part of the public API.
+Private: import public names from `tersely`.
 """

@@ -1,11 +1,13 @@
 """What each module of a session becomes while its weights are integers.
 
-quantized parameter    a buffer of its name with the integers, read by `ReadIntegers`;
-``<name>_scale`` and ``<name>_zero_point`` where there are several
-masked or folded one   a parameter of its name with the values that forward computes with
-batch norm, folded     nothing: its layer has all of it
-input or output        its mask and factors stay, its rounding is `RoundFixed` or `RoundCall`
-anything else          what it was
+What its tensors become:
+
+    quantized parameter    a buffer of its name with the integers, read by `ReadIntegers`;
+                           ``<name>_scale`` and ``<name>_zero_point`` where there are several
+    masked or folded one   a parameter of its name with the values that forward computes with
+    batch norm, folded     nothing: its layer includes it
+    input or output        its mask and factors stay, its rounding is `RoundFixed` or `RoundCall`
+    anything else          unchanged
 """
 
 from __future__ import annotations
@@ -35,14 +37,14 @@ from tersely.quantization.integers import IntegerTensor
 
 @attrs.frozen(eq=False)
 class Change:
-    """What a module becomes.
+    """The tensors and instruments that a module gets.
 
     Attributes:
         module: the module.
         parameters: its parameters.
         buffers: its buffers.
-        instruments: what it does.
-        stored: the buffers that are integers or read them.
+        instruments: its instruments.
+        stored: the names of buffers with integers, scales and zero points.
     """
 
     module: nn.Module
@@ -75,12 +77,12 @@ def changed(
     norm: nn.Module | None,
     is_taken_up: bool,
 ) -> Change:
-    """Return what a module becomes.
+    """Return the change of a module.
 
     Args:
         module: a module of the session's model.
-        stored: its parameters that are quantized.
-        made: what tensors have become so far, by their identity; a tied one becomes one tensor.
+        stored: its quantized parameters.
+        made: the new tensors so far, by the identity of the old ones; a tied tensor stays one.
         norm: the batch norm that the module, a layer of a finished model, has taken up, or None.
         is_taken_up: whether the module is such a batch norm.
     """
@@ -156,7 +158,7 @@ def _put_integers(
     if is_one and not whole.is_floating_point():
         size = (-1,) * tensor.values.ndim
         scale, zero_point = float(qparams.scale), int(whole)
-    else:  # the operators that take numbers take whole zero points alone
+    else:  # the operators that take numbers take only integer zero points
         size = (-1,) * tensor.values.ndim if is_one else block_size_of(qparams, tensor.values.shape)
         scale = put("_scale", qparams.scale.reshape(-1))
         zero_point = put("_zero_point", whole.reshape(-1))
@@ -175,7 +177,7 @@ def _put_integers(
 
 
 def _whole(zero_point: Tensor) -> Tensor:
-    # Some algorithms choose zero points between integers, which stay what they are.
+    # Some algorithms choose zero points between integers, which are kept.
     is_whole = not zero_point.is_floating_point() or bool((zero_point == zero_point.round()).all())
     return zero_point.long() if is_whole else zero_point
 

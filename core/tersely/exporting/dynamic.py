@@ -1,4 +1,4 @@
-"""Dimensions that may differ from call to call, in the form that ``torch.export`` takes."""
+"""Dynamic dimensions, in the form that ``torch.export`` takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tersely.errors import ExportError
 BATCH = "batch"
 
 Ranges: TypeAlias = Mapping[str, Mapping[str, int]]
-"""Name of a dimension -> its shortest and its longest length, as ``min`` and ``max``."""
+"""Name of a dimension -> its least and greatest length, as ``min`` and ``max``."""
 
 _FIXES = "Suggested fixes:"
 _RANGE = re.compile(r"(\w+) = Dim\('\1'((?:, (?:min|max)=\d+)+)\)")
@@ -29,10 +29,10 @@ def shapes_of(example_inputs: Any, dynamic_shapes: Any, *, ranges: Ranges | None
             the dimensions of each argument, such as ``{"tokens": ["batch", "time"]}`` with None
             for one that is fixed, equal names meaning equal lengths; or whatever ``torch.export``
             takes, for one tensor also its dimensions alone.
-        ranges: how long dimensions that are given by name may be; any length by default.
+        ranges: the allowed lengths of named dimensions; any length by default.
 
     Raises:
-        ExportError: they are something else.
+        ExportError: they have another form.
     """
     if dynamic_shapes is None:
         return None
@@ -57,15 +57,15 @@ def shapes_of(example_inputs: Any, dynamic_shapes: Any, *, ranges: Ranges | None
 
 
 def ranges_of(message: str, dynamic_shapes: Any) -> Ranges | None:
-    """Return how long named dimensions may be, of an error in which ``torch.export`` says it.
+    """Return the lengths of named dimensions that an error of ``torch.export`` states.
 
     Args:
         message: the error's text.
         dynamic_shapes: as `shapes_of` takes them.
 
     Returns:
-        None where it says something else: that a dimension is fixed, or that one is too long that
-        is not given by name.
+        None if it states something else, such as that a dimension is fixed or that an unnamed one
+        is too long.
     """
     _, _, fixes = message.partition(_FIXES)
     lines = [line.strip() for line in fixes.partition("\n\n")[0].splitlines() if line.strip()]

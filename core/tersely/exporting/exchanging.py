@@ -1,4 +1,4 @@
-"""Two folders that change places in one step, where the system has a call for it."""
+"""Exchanging two folders in one step, if the system has a call for it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import sys
 from pathlib import Path
 
 _HERE = -100
-"""What Linux calls the working folder, from which relative paths go."""
+"""Linux's constant for the working folder, to which relative paths refer."""
 
 _EXCHANGE = 2
 """The flag of both systems' calls."""
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two paths change places, so that each exists at any time.
+    """Exchange two paths, so that each exists at any time.
 
     Args:
         one: a file or folder.
         other: another on the same volume.
 
     Returns:
-        Whether they have; False where the system or the volume cannot, and nothing has changed.
+        Whether they were exchanged; False if the system or the volume cannot do it.
     """
     first, second = os.fsencode(one), os.fsencode(other)
     try:
@@ -33,6 +33,6 @@ def exchange(one: Path, other: Path) -> bool:
             failed = library.renamex_np(first, second, _EXCHANGE)
         else:
             return False
-    except (AttributeError, OSError, TypeError):  # an old library, or Windows, which has none
+    except (AttributeError, OSError, TypeError):  # missing in old libraries and on Windows
         return False
     return not failed

@@ -36,11 +36,10 @@ class Exported:
     """What an export wrote.
 
     Attributes:
-        format: the format, as it was asked for.
+        format: the format's name, as it was requested.
         paths: the files and folders, the main one first.
-        bytes: their size on disk, together.
-        checks: what the exporter compared in the format's consumer, and how well it agrees; empty
-            where it was not asked to.
+        bytes: their total size on disk.
+        checks: results of the comparisons in the format's consumer; empty without a check.
     """
 
     format: str
@@ -49,7 +48,7 @@ class Exported:
     checks: Mapping[str, Json] = attrs.field(factory=dict)
 
     def to_dict(self) -> dict[str, Json]:
-        """Return the same as JSON data; of each path the name alone."""
+        """Return the same as JSON data, with the names of paths only."""
         return {
             "format": self.format,
             "files": [path.name for path in self.paths],
@@ -60,10 +59,10 @@ class Exported:
 
 @attrs.frozen(eq=False)
 class MadeExporter:
-    """An exporter that was made with its options, and who provides it.
+    """An exporter made with its options, and the plugin that provides it.
 
     Attributes:
-        format: the format, as it was asked for.
+        format: the format's name, as it was requested.
         exporter: the plugin's object.
         record: its descriptor and distribution.
     """
@@ -74,12 +73,12 @@ class MadeExporter:
 
     @property
     def suffix(self) -> str:
-        """The ending of the main file it writes."""
+        """The ending of the main file."""
         return str(getattr(self.record.descriptor, "suffix", ""))
 
     @property
     def holds(self) -> tuple[str, ...]:
-        """What the format holds of quantized weights besides the ordinary."""
+        """What the format declares to hold beyond integer zero points and rectangular blocks."""
         return tuple(getattr(self.record.descriptor, "holds", ()))
 
 
@@ -91,9 +90,9 @@ def make_exporter(format: str, options: Mapping[str, Json] | None = None) -> Mad
         options: its options.
 
     Raises:
-        PluginError: nobody provides the format, or its plugin is broken.
+        PluginError: no plugin provides the format, or its plugin is broken.
         ConfigError: the options are wrong.
-        MissingExtraError: a library that it needs is not installed.
+        MissingExtraError: a required library is not installed.
     """
     record = registry().exporters.record(format)
     options = dict(options or {})
@@ -121,18 +120,18 @@ def make_exporter(format: str, options: Mapping[str, Json] | None = None) -> Mad
 def export_source(
     made: MadeExporter, source: ExportSource, path: str | os.PathLike[str], *, is_checked: bool
 ) -> Exported:
-    """Write a session in a format; what was there before stays until all of it is checked.
+    """Write a session in a format; an existing file stays until the new one has been checked.
 
     Args:
         made: the exporter.
         source: the session.
-        path: the file or folder; its folder is made when it is missing. Of a folder that exists,
-            and of a path that ends in a slash, ``model`` with the format's ending.
+        path: the file or folder; missing parents are created. In an existing folder, or for a path
+            that ends in a slash, the file is ``model`` with the format's ending.
         is_checked: whether to read the result with the format's consumer and compare.
 
     Raises:
-        ExportError: the path is one of another format, the format cannot hold a target, its
-            consumer computes something else, or what is in the way has more than an export.
+        ExportError: the path has another format's ending, the format cannot hold a target, its
+            consumer computes other values, or an existing folder at the path has other files too.
         BrokenPluginError: the exporter fails.
         OSError: a file cannot be written.
     """
@@ -172,7 +171,7 @@ def export_source(
 
 
 def _telling(source: ExportSource, steps: Steps) -> ExportSource:
-    """Return a source whose exporter's steps are told, and the capture of its graph as one."""
+    """Return a source that reports progress: the exporter's steps, and the capture of its graph."""
 
     def make_program() -> ExportedProgram:
         with steps.within("capture the graph"):
@@ -182,14 +181,14 @@ def _telling(source: ExportSource, steps: Steps) -> ExportSource:
 
 
 def _need_own_ending(place: Path, made: MadeExporter) -> None:
-    """Refuse a path that ends as the files of another format do; a format may declare no ending."""
+    """Refuse a path with the ending of another format; a format may declare no ending."""
     if not made.suffix or place.suffix in ("", made.suffix):
         return
     formats = registry().exporters
     others = [name for name in formats if formats.info(name).suffix == place.suffix]
     if others:
         raise ExportError(
-            f"{place.name} ends as a file of {others[0]} does, and a file of {made.format} ends "
+            f"{place.name} has the ending of {others[0]}, and a file of {made.format} ends "
             f"in {made.suffix}; give another path",
             format=made.format,
         )

@@ -1,4 +1,4 @@
-"""What a finished model has besides its integers, each tensor computed when it is read."""
+"""The floating-point tensors of a finished model, each computed when it is read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Value = TypeVar("Value")
 
 
 class Computed(Mapping[str, Value]):
-    """Values that are computed each time they are read, so that they are never all in memory.
+    """A mapping whose values are computed on each read, so that they are never all in memory.
 
     Args:
-        makers: what computes each.
+        makers: the functions that compute them.
     """
 
     def __init__(self, makers: Mapping[str, Callable[[], Value]]) -> None:
@@ -45,17 +45,17 @@ def floats_of(
     *,
     norms: Mapping[nn.Module, nn.Module],
 ) -> Mapping[str, Tensor]:
-    """Return the tensors of a finished model that are no integers, under the user's names.
+    """Return the tensors of a finished model that are not integers, under the user's names.
 
     Args:
         model: the session's model, attached or finalized.
-        integers: for modules that have integers, the tensors that are.
-        norms: the layers of a finished model that have taken up their batch norm, with the norm,
-            which keeps its tensors.
+        integers: modules -> names of their tensors that are stored as integers.
+        norms: layers of a finished model -> the batch norm folded into each, which keeps its
+            tensors.
 
     Returns:
-        Name -> detached tensor, computed when it is read: masks are multiplied in, and a folded
-        norm is part of its layer.
+        Name -> detached tensor, computed when it is read: masked, with folded norms in their
+        layers.
 
     Raises:
         ExportError: a parameter is sharded over processes.
@@ -93,12 +93,12 @@ def _maker(module: nn.Module, name: str, *, is_changed: bool) -> Callable[[], Te
 
 def _value(module: nn.Module, name: str) -> Tensor:
     value = value_in_force(module, name)
-    assert value is not None  # only what has no tensor of its own may have no value
+    assert value is not None  # only a name without a tensor of its own may have no value
     return value.detach()
 
 
 def raw_tensor(module: nn.Module, name: str) -> Tensor | None:
-    """Return a parameter or buffer as the module keeps it.
+    """Return a parameter or buffer as the module stores it.
 
     Args:
         module: the module.
@@ -116,7 +116,7 @@ def value_in_force(module: nn.Module, name: str) -> Tensor | None:
         name: the tensor's name in it.
 
     Returns:
-        The value, or None where the module has none, such as a bias that nothing makes.
+        The value, or None if the module has none, such as a missing bias.
     """
     raw = raw_tensor(module, name)
     with torch.no_grad():

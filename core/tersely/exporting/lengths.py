@@ -1,6 +1,6 @@
-"""How long dimensions that may differ are in example inputs: alike where equal, and never one.
+"""The lengths of dynamic dimensions in example inputs: equal for equal names, and never one.
 
-``torch.export`` takes a length of one for a constant, so an example of one row is given twice.
+``torch.export`` treats a length of one as constant, so an example with one row is repeated.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _Place: TypeAlias = tuple[Any, ...]
 
 @attrs.frozen(eq=False)
 class _Length:
-    """One dimension of a tensor that may differ.
+    """A dynamic dimension of a tensor.
 
     Attributes:
         name: its name; dimensions of one name have one length.
-        place: keys and indices under which the inputs hold the tensor.
+        place: the keys and indices of the tensor in the inputs.
         tensor: the tensor.
         dim: which of its dimensions.
     """
@@ -36,22 +36,22 @@ class _Length:
 
     @property
     def length(self) -> int:
-        """How long it is in the example."""
+        """Its length in the example."""
         return self.tensor.shape[self.dim]
 
     @property
     def where(self) -> str:
-        """The tensor's place in words."""
+        """The text of the tensor's place."""
         keys = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.place)
         return "".join(keys).removeprefix(".") or "the input"
 
 
 def lengthened(example_inputs: Any, shapes: Any) -> Any:
-    """Return example inputs in which dimensions that may differ are longer than one.
+    """Return example inputs whose dynamic dimensions are longer than one.
 
     Args:
         example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
-        shapes: what `shapes_of` has made for them.
+        shapes: their result of `shapes_of`.
 
     Returns:
         The same structure; tensors whose dimensions are long enough are the same objects.
@@ -64,7 +64,7 @@ def lengthened(example_inputs: Any, shapes: Any) -> Any:
     by_name: dict[str, list[_Length]] = {}
     for one in _lengths(example_inputs, _of_argument(example_inputs, shapes), ()):
         by_name.setdefault(one.name, []).append(one)
-    # One tensor may be given in two places, and differ along other dimensions there.
+    # One tensor may be passed twice, with different dynamic dimensions.
     repeated: dict[_Place, set[int]] = {}
     for name, found in by_name.items():
         _need_alike(name, found)
@@ -75,7 +75,7 @@ def lengthened(example_inputs: Any, shapes: Any) -> Any:
 
 
 def _of_argument(value: Any, shapes: Any) -> Any:
-    # The shapes of one tensor that is given alone are in a tuple, or under its argument's name.
+    # The shapes of a single tensor are in a tuple, or under its argument's name.
     if isinstance(value, Tensor) and len(shapes) == 1:
         return next(iter(shapes.values() if isinstance(shapes, Mapping) else shapes))
     return shapes
@@ -106,7 +106,7 @@ def _need_alike(name: str, found: Sequence[_Length]) -> None:
 
 
 def _with_repeated(value: Any, repeated: Mapping[_Place, set[int]], place: _Place) -> Any:
-    """Return inputs with some tensors given twice; what holds none of them is the same object."""
+    """Return inputs with some tensors repeated; containers without them are the same objects."""
     if isinstance(value, Tensor):
         for dim in sorted(repeated.get(place, ())):
             value = torch.cat([value, value], dim)

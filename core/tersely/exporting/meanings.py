@@ -1,4 +1,4 @@
-"""What the integers of a weight mean beyond whole steps, and formats that do not hold it."""
+"""Refusing weights whose integers are not multiples of a scale, unless a format holds them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tersely.errors import Refusal
 _REASONS = {
     "float_zero_points": "its zero points are not among the integers, and the format has no "
     "others; quantize it with an algorithm that chooses whole ones",
-    "levels": "its integers are indices into a table of levels, for which the format has no place; "
+    "levels": "its integers are indices into a table of levels, which the format cannot hold; "
     "export to safetensors, or quantize it with an algorithm of whole steps",
 }
 
 
 def refused_meanings(source: ExportSource, holds: Collection[str]) -> Iterator[Refusal]:
-    """Yield what a format that does not declare to hold it would write wrongly.
+    """Yield the weights that a format would write wrongly, judged by what it declares to hold.
 
     Args:
         source: the session.
-        holds: what the format's descriptor says that it holds.
+        holds: what the format's descriptor declares.
     """
     if set(_REASONS).issubset(holds):
         return
@@ -36,20 +36,20 @@ def refused_meanings(source: ExportSource, holds: Collection[str]) -> Iterator[R
 
 
 def refused_numberings(source: ExportSource, holds: Collection[str]) -> Iterator[Refusal]:
-    """Yield the weights whose scales belong to numbered blocks, where the format has no numbers.
+    """Yield the weights whose scales belong to numbered blocks, unless the format holds numbers.
 
-    A format that knows of rectangles alone is not even asked about them.
+    Other formats only know rectangles, so their exporters are not asked.
 
     Args:
         source: the session.
-        holds: what the format's descriptor says that it holds.
+        holds: what the format's descriptor declares.
     """
     if "numbered_blocks" in holds:
         return
     for name, target in source.targets.items():
         if target.blocks is not None and target.blocks.index is not None:
             yield Refusal(
-                "its scales belong to numbered blocks, and the format knows of rectangles alone; "
+                "its scales belong to numbered blocks, and the format only holds rectangular ones; "
                 "quantize it with another granularity, or write what session.finalize() returns",
                 name,
             )

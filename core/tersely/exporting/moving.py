@@ -1,4 +1,4 @@
-"""Moving what an exporter wrote into its place: an interruption leaves the old or the new."""
+"""Moving an exporter's files into place: an interruption leaves the old or the new ones."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _INDEX = ".index.json"
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder for unfinished files, next to their destination.
+    """Create a folder for unfinished files, next to their destination.
 
     Args:
-        parent: where they go; made when it is missing.
+        parent: the destination; created if it is missing.
 
     Raises:
-        ExportError: it cannot be made, or nothing can be written into it.
+        ExportError: it cannot be created, or nothing can be written into it.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -44,15 +44,15 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def need_inside(written: Sequence[Path], scratch: Path, record: Registration) -> None:
-    """Refuse what an exporter wrote elsewhere, or did not write.
+    """Refuse files that an exporter wrote elsewhere, or did not write.
 
     Args:
-        written: what it says that it wrote.
+        written: the paths that it returned.
         scratch: the folder that it was given.
-        record: the exporter and who provides it.
+        record: the record of its descriptor.
 
     Raises:
-        BrokenPluginError: there is nothing, or something is elsewhere.
+        BrokenPluginError: there is no path, or one is missing or elsewhere.
     """
     named = {"plugin": record.descriptor.name, "distribution": record.distribution}
     if not written:
@@ -69,16 +69,16 @@ def need_inside(written: Sequence[Path], scratch: Path, record: Registration) ->
 
 
 def need_replaceable(written: Sequence[Path], folder: Path, *, format: str) -> None:
-    """Refuse to take the place of what is there if more than an earlier export would be lost.
+    """Refuse to replace what is there if more than an earlier export would be lost.
 
     Args:
         written: finished files and folders.
-        folder: where they go.
-        format: what they are, for errors.
+        folder: their destination.
+        format: their format, for errors.
 
     Raises:
-        ExportError: a folder is where a file goes or the reverse, or a folder has entries of its
-            own that the new one lacks; nothing was moved.
+        ExportError: a folder would replace a file or the reverse, or a folder has entries that the
+            new one lacks; nothing was moved.
     """
     for path in written:
         place = folder / path.name
@@ -102,13 +102,13 @@ def need_replaceable(written: Sequence[Path], folder: Path, *, format: str) -> N
 
 
 def _others(path: Path, place: Path) -> list[str]:
-    """Return the entries of a folder that the new one does not have, but for shards."""
+    """Return the entries of a folder that the new one lacks, except shards."""
     known = {_without_number(one.name) for one in path.iterdir()}
     return sorted(one.name for one in place.iterdir() if _without_number(one.name) not in known)
 
 
 def _without_number(name: str) -> str:
-    # An earlier export may have had another number of shards, or none.
+    # An earlier export may have another number of shards, or none.
     return _SHARD.sub("", name).removesuffix(_INDEX)
 
 
@@ -117,14 +117,14 @@ def move_all(
 ) -> tuple[Path, ...]:
     """Move files and folders into a folder, the main one last.
 
-    Files take the place of those of the same name at once, and so do folders where the system can
-    exchange two; elsewhere the one that was there is moved aside first, and back if anything fails.
+    Files replace others of the same name in one step, as do folders if the system can exchange two;
+    otherwise the old folder is moved aside first, and back if anything fails.
 
     Args:
         written: finished files and folders, the main one first.
-        folder: where they go, on the same volume.
-        place: the path that was asked for. If the main one has another name, as the index of
-            several files has, a file that was there is removed in the end.
+        folder: their destination, on the same volume.
+        place: the requested path. If the main one has another name, such as the index of several
+            files, an old file at this path is removed at the end.
 
     Returns:
         Their places, in the same order.
@@ -145,7 +145,7 @@ def move_all(
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder.
+    """Return the total bytes of a file, or of all files in a folder.
 
     Args:
         path: the file or folder.

@@ -1,6 +1,6 @@
-"""The operators that read and make integers in an exported program, for blocks of any shape.
+"""Operators of exported programs that read and make integers, for blocks of any shape.
 
-What a tensor becomes, by its blocks (``quantized_decomposed`` operators alone):
+The operator by the tensor's blocks (all of ``quantized_decomposed``):
 
     one block                          ``*_per_tensor`` with the scale as a number
     one block for each index of a dim  ``*_per_channel``
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.ao.quantization.fx._decomposed  # defines the operators
+import torch.ao.quantization.fx._decomposed  # registers the operators
 from torch import Tensor
 
 from tersely.arithmetic.blocks import resolve_size
@@ -35,7 +35,7 @@ def dequantize(
     limits: tuple[int, int],
     out: torch.dtype,
 ) -> Tensor:
-    """Read integers as values.
+    """Dequantize integers.
 
     Args:
         integers: any shape.
@@ -43,7 +43,7 @@ def dequantize(
         zero_point: a number, or ``scale``'s shape.
         size: elements per block, one integer per dimension, -1 = the whole dimension.
         limits: the smallest and largest integer.
-        out: the type of the values.
+        out: the dtype of the result.
     """
     stored, shape = integers.dtype, integers.shape
     found: Tensor
@@ -56,7 +56,7 @@ def dequantize(
             integers, scale, zero_point, axis, *limits, stored, out_dtype=out
         )
     elif (group := group_of(size, shape)) is not None:
-        # A weight that is a matrix already is read without a view, where exporters look for it.
+        # A weight that already is a matrix is read without a view, since exporters look for it.
         is_matrix = len(shape) == _MATRIX
         rows = integers if is_matrix else integers.reshape(-1, shape[-1])
         scales, zero_points = (one.reshape(rows.shape[0], -1) for one in (scale, zero_point))
@@ -65,7 +65,7 @@ def dequantize(
         )
         found = found if is_matrix else found.reshape(shape)
     elif len(shape) == _MATRIX and (group := group_of(size[::-1], shape[::-1])) is not None:
-        # So lie the weights of layers that multiply by (inputs, outputs).
+        # The layout of weights of shape (inputs, outputs).
         scales, zero_points = (one.reshape(-1, shape[1]).t() for one in (scale, zero_point))
         found = _OPERATORS.dequantize_per_channel_group(
             integers.t(), scales, zero_points, *limits, stored, group, out
@@ -86,7 +86,7 @@ def quantize_dequantize(
     size: Sequence[int],
     limits: tuple[int, int],
 ) -> Tensor:
-    """Round values to integers and read them again.
+    """Quantize and dequantize values.
 
     Args:
         value: any shape, float.
@@ -112,7 +112,7 @@ def quantize_dequantize(
 def quantize_dequantize_call(
     value: Tensor, scale: Tensor, zero_point: Tensor, *, limits: tuple[int, int]
 ) -> Tensor:
-    """Round values by one scale that was computed from them, and read them again.
+    """Quantize and dequantize values by one scale that was computed from them.
 
     Args:
         value: any shape, float.
@@ -131,7 +131,7 @@ def quantize_dequantize_call(
 def quantize_dequantize_tokens(
     value: Tensor, scale: Tensor, zero_point: Tensor, *, limits: tuple[int, int]
 ) -> Tensor:
-    """Round every token by its own scale, and read the integers again.
+    """Quantize and dequantize every token by its own scale.
 
     Args:
         value: shape (..., features), float.
@@ -185,7 +185,7 @@ def _from_rows(rows: Tensor, size: Sequence[int], shape: Sequence[int]) -> Tenso
 
 
 def _split(size: Sequence[int], shape: Sequence[int]) -> tuple[list[int], list[int]]:
-    # Each dimension as (blocks, length of a block), and the order with all counts in front.
+    # Split each dimension into (blocks, length of a block), and move all counts to the front.
     pairs = zip(resolve_size(size, shape), shape, strict=True)
     split = [part for block, length in pairs for part in (length // block, block)]
     return split, [*range(0, len(split), 2), *range(1, len(split), 2)]

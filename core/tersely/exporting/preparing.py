@@ -1,6 +1,6 @@
-"""A session's model with integers in place of its weights inside a block, and restored after it.
+"""A session's model with integers in place of its weights, restored after the block.
 
-The user's own Parameter objects come back, bit for bit.
+The user's own Parameter objects are restored bit for bit.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from tersely.quantization.integers import IntegerTensor
 def with_integers(
     model: nn.Module, integers: Integers, *, norms: Mapping[nn.Module, nn.Module]
 ) -> Iterator[Mapping[nn.Module, Collection[str]]]:
-    """Put integers in place of the quantized parameters of a model inside the block.
+    """Replace the quantized parameters of a model by integers inside the block.
 
-    It yields, for modules that have integers, the buffers that are integers or read them.
+    Yields modules -> names of their buffers with integers, scales and zero points.
 
     Args:
         model: the session's model, attached or finalized.
         integers: its quantized parameters.
-        norms: the layers of a finished model that have taken up their batch norm, with the norm.
+        norms: layers of a finished model -> the batch norm folded into each.
 
     Raises:
-        ExportError: an exported program cannot hold a target; the model is as it was.
+        ExportError: an exported program cannot hold a target; the model is unchanged.
     """
     need_to_hold(model, integers)
     stored: dict[nn.Module, dict[str, IntegerTensor]] = {}
@@ -45,10 +45,11 @@ def with_integers(
         module for module in model.modules() if INSTRUMENTS in module.__dict__ or module in touched
     ]
     before = [_Before.of(module) for module in modules]
-    # By what they were: a tied parameter stays one.
+    # By the identity of the old tensors: a tied parameter stays one.
     made: dict[tuple[int, str], Tensor] = {}
     try:
-        # All values first: a folded layer reads its norm, whose own are taken away below.
+        # All values are computed first: a folded layer reads its norm, whose tensors are removed
+        # below.
         changes = [
             changed(
                 module,
@@ -69,7 +70,7 @@ def with_integers(
 
 @attrs.frozen(eq=False)
 class _Before:
-    """A module as it was.
+    """The state of a module before the change.
 
     Attributes:
         module: the module.
@@ -87,12 +88,12 @@ class _Before:
 
     @classmethod
     def of(cls, module: nn.Module) -> _Before:
-        """Remember a module."""
+        """Record the state of a module."""
         reserved = {name: one for name, one in module.__dict__.items() if name.startswith(PREFIX)}
         return cls(module, type(module), dict(module._parameters), dict(module._buffers), reserved)
 
     def put_back(self) -> None:
-        """Give the module what it had."""
+        """Restore the module."""
         module = self.module
         object.__setattr__(module, "__class__", self.cls)
         for content, known in (

@@ -1,4 +1,4 @@
-"""The one place where a session becomes a graph: an exported program with real integers."""
+"""From a session to an exported program with real integers."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def make_program(
     Args:
         model: the session's model, attached or finalized.
         integers: its quantized parameters.
-        example_inputs: what to call it with: a tensor, a tuple or list of arguments, or a mapping
-            of keyword arguments.
-        dynamic_shapes: which dimensions may differ; see `shapes_of`.
-        norms: the layers of a finished model that have taken up their batch norm, with the norm.
+        example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
+        dynamic_shapes: the dynamic dimensions; see `shapes_of`.
+        norms: layers of a finished model -> the batch norm folded into each.
 
     Returns:
         A program that shares no memory with the model.
@@ -62,7 +61,7 @@ def make_program(
     except TerselyError:
         raise
     except Exception as error:  # the model's own code runs here
-        run(model, example_inputs)  # an error of its own where the inputs are wrong
+        run(model, example_inputs)  # has its own error for wrong inputs
         text = " ".join(str(error).partition("\n\n")[0].split())
         raise ExportError(
             f"torch.export cannot follow {type(model).__name__}: {type(error).__name__}: {text}; "
@@ -74,7 +73,7 @@ def make_program(
 
 
 def _traced(model: nn.Module, example_inputs: Any, dynamic_shapes: Any) -> ExportedProgram:
-    """Export a model; dimensions that are given by name are as long as it allows at most."""
+    """Export a model; named dimensions get the widest range that the model allows."""
 
     def traced(ranges: Ranges | None = None) -> ExportedProgram:
         shapes = shapes_of(example_inputs, dynamic_shapes, ranges=ranges)
@@ -95,7 +94,7 @@ def _traced(model: nn.Module, example_inputs: Any, dynamic_shapes: Any) -> Expor
 
 @contextlib.contextmanager
 def _flat_weights_kept(model: nn.Module) -> Iterator[None]:
-    """Restore the lists of weights that recurrent modules write while they are exported."""
+    """Restore the weight lists that recurrent modules write while they are exported."""
     flat = {
         module: list(module.__dict__["_flat_weights"])
         for module in model.modules()
@@ -110,7 +109,7 @@ def _flat_weights_kept(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_caches(model: nn.Module) -> Iterator[None]:
-    """Let a language model return no cache: a program is one call, and a cache is no tensor."""
+    """Keep a language model from returning a cache, which is no tensor; a program is one call."""
     found: list[Any] = [module.__dict__.get("config") for module in model.modules()]
     configs = {id(one): one for one in found if getattr(one, "use_cache", None) is True}
     try:
@@ -123,7 +122,7 @@ def _without_caches(model: nn.Module) -> Iterator[None]:
 
 
 def _own(program: ExportedProgram) -> None:
-    """Give a program its own memory; tensors that are shared stay shared."""
+    """Copy the tensors of a program; shared ones stay shared."""
     copies: dict[int, Tensor] = {}
     for held in (program._state_dict, program._constants):
         for name, tensor in held.items():
@@ -138,7 +137,7 @@ def _own(program: ExportedProgram) -> None:
 
 
 def _keep_ties(program: ExportedProgram) -> None:
-    """Keep one name, the first, of each tensor that has several."""
+    """Keep only the first name of each tensor."""
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}

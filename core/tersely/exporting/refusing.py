@@ -1,4 +1,4 @@
-"""What no exported program of a session can hold, target by target."""
+"""Targets that no exported program can hold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import ExportError, Refusal
 from tersely.exporting.steps import need_integers
 from tersely.instrument.modules.classes import instruments_of, is_sharded
@@ -17,18 +17,18 @@ from tersely.instrument.scales.quantizing import Quantize
 from tersely.quantization.integers import IntegerTensor
 
 Integers = Sequence[tuple[BoundTarget, IntegerTensor]]
-"""Every quantized parameter of a session with its integers."""
+"""The quantized parameters of a session, with their integers."""
 
 
 def need_to_hold(model: nn.Module, integers: Integers) -> None:
-    """Raise for everything that an exported program of a model cannot hold.
+    """Raise an error that names every target that an exported program cannot hold.
 
     Args:
         model: the session's model, attached or finalized.
         integers: its quantized parameters.
 
     Raises:
-        ExportError: an exported program cannot hold a target; all of them are named.
+        ExportError: there are such targets.
     """
     refusals: list[Refusal] = []
     for bound, tensor in integers:

@@ -1,4 +1,4 @@
-"""A session's model called as its exporters call it."""
+"""Running a session's model for its exporters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tersely.shrinking.graph.program import evaluating
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
-    """Return what a model computes in evaluation mode, without gradients.
+    """Return the output of a model in evaluation mode, without gradients.
 
     Args:
         model: the session's model, attached or finalized.
         inputs: a tensor, a tuple or list of arguments, or a mapping of keyword arguments.
 
     Raises:
-        ExportError: the model does not run with them.
+        ExportError: the model does not run with these inputs.
     """
     try:
         with evaluating(model), torch.no_grad():

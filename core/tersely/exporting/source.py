@@ -1,4 +1,4 @@
-"""A session as its exporters see it."""
+"""The view of a session that exporters get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from tersely.contracts.exporter import ExportSource, QuantizedActivation
 from tersely.contracts.target_plan import TargetPlan
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.exporting.floats import Computed, floats_of
 from tersely.exporting.program import make_program
 from tersely.exporting.running import run
@@ -37,16 +37,16 @@ def make_source(
     norms: Mapping[nn.Module, nn.Module],
     runtimes: Sequence[str] = (),
 ) -> ExportSource:
-    """Return a session as its exporters see it.
+    """Return the view of a session that exporters get.
 
     Args:
         model: the session's model, attached or finalized.
-        integers: its quantized parameters, each with what computes its integers.
+        integers: its quantized parameters, each with the function that computes its integers.
         targets: the plan's targets.
-        example_inputs: what to call the model with, or None.
-        dynamic_shapes: which dimensions may differ; see `make_program`.
-        norms: the layers of a finished model that have taken up their batch norm, with the norm.
-        runtimes: the runtimes that the presets of its stages are for.
+        example_inputs: inputs of the model, or None.
+        dynamic_shapes: the dynamic dimensions; see `make_program`.
+        norms: layers of a finished model -> the batch norm folded into each.
+        runtimes: the runtimes that the presets of its stages name.
 
     Raises:
         ExportError: an exported program cannot hold a target.

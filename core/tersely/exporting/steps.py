@@ -1,4 +1,4 @@
-"""What instruments do while a model is exported: integers are read, inputs are rounded."""
+"""Transforms that replace a session's own while a model is exported."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tersely.instrument.scales.quantizing import Quantize, need_float
 
 @attrs.frozen(eq=False)
 class ReadIntegers:
-    """Reads a parameter that its integers replace.
+    """Reads a parameter that was replaced by integers.
 
     Attributes:
         scale: the number, or the name of the buffer with one scale per block, shape (blocks,).
         zero_point: the number, or the name of the buffer with ``scale``'s shape.
         size: elements per block.
         limits: the smallest and largest integer.
-        out: the parameter's own type.
+        out: the parameter's dtype.
         factors: the name of the buffer by which input channels are divided, or None.
         input_dim: the dimension of input channels.
     """
@@ -51,12 +51,12 @@ class ReadIntegers:
     input_dim: int = 1
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
-        """Return the values that the integers stand for."""
+        """Return the dequantized values."""
         scale, zero_point = (
             module._buffers[one] if isinstance(one, str) else one
             for one in (self.scale, self.zero_point)
         )
-        assert scale is not None  # put there with the integers
+        assert scale is not None  # set together with the integers
         assert zero_point is not None
         found = dequantize(
             value,
@@ -69,16 +69,16 @@ class ReadIntegers:
         if self.factors is None:
             return found
         factors = module._buffers[self.factors]
-        assert factors is not None  # put there with the integers
+        assert factors is not None  # set together with the integers
         return found / along_inputs(factors, found, self.input_dim)
 
 
 @attrs.frozen(eq=False)
 class RoundFixed:
-    """Rounds an input or output by the scales in force.
+    """Quantizes an input or output with the scales in force.
 
     Attributes:
-        inner: where the scales are.
+        inner: the session's transform, which has the scales.
         name: the target's full name.
         qparams: the scales.
     """
@@ -90,7 +90,7 @@ class RoundFixed:
     qparams: QParams
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
-        """Return the values that the integers stand for."""
+        """Return the dequantized values."""
         need_single(value, self.name)
         found = self.qparams
         limits = (found.quant_min, found.quant_max)
@@ -111,10 +111,10 @@ class RoundFixed:
 
 @attrs.frozen(eq=False)
 class RoundCall:
-    """Rounds an input or output by the range of each call's own values.
+    """Quantizes an input or output with the range of each call's own values.
 
     Attributes:
-        dynamic: what does so in the session.
+        dynamic: the session's transform.
         name: the target's full name.
     """
 
@@ -124,7 +124,7 @@ class RoundCall:
     name: str
 
     def __call__(self, module: nn.Module, value: Tensor) -> Tensor:
-        """Return the values that the integers stand for."""
+        """Return the dequantized values."""
         need_single(value, self.name)
         cut = self.dynamic.inner.cut
         size = cut.size_of(value)
@@ -133,7 +133,7 @@ class RoundCall:
             dims = tuple(range(value.ndim))
             low, high = value.amin(dims), value.amax(dims)
         elif cut.kind == "token":
-            # Lengths that may differ from call to call are not counted.
+            # Dynamic lengths are not counted.
             low, high = value.amin(-1, keepdim=True), value.amax(-1, keepdim=True)
         else:
             low, high = block_range(value, size)
@@ -154,7 +154,7 @@ class RoundCall:
 
 
 def need_single(value: Tensor, name: str) -> None:
-    """Refuse to round what the operators of an exported program do not take.
+    """Refuse values that the operators of an exported program do not take.
 
     Args:
         value: an input or output.
@@ -174,7 +174,7 @@ def need_single(value: Tensor, name: str) -> None:
 
 
 def need_integers(qparams: QParams, name: str) -> None:
-    """Refuse parameters that no integer operator of an exported program reads.
+    """Refuse parameters that the operators of an exported program cannot read.
 
     Args:
         qparams: how a target is quantized.

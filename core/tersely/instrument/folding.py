@@ -71,7 +71,7 @@ class Settled:
     """What a finished layer computes before its output is rounded.
 
     Attributes:
-        norm: its batch norm, which adds at most the bias that the layer has no place for, or None.
+        norm: its batch norm, which adds at most the bias that the layer lacks, or None.
         activation: its activation, or None.
     """
 

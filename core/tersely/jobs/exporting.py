@@ -14,9 +14,9 @@ from tersely.exporting.export import Exported, MadeExporter, make_exporter
 from tersely.extras import extra
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.finished import finished_job, open_run
-from tersely.jobs.folders import is_inside
-from tersely.jobs.lock import only_run
-from tersely.jobs.progress import watch
+from tersely.jobs.output.folders import is_inside
+from tersely.jobs.output.lock import only_run
+from tersely.jobs.progress.voices import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Run
 from tersely.json_value import Json
@@ -88,7 +88,7 @@ def export_run(
         SessionFileError: there is no finished run, or another process writes in its folder.
     """
     made = make_exporter(format, options)
-    finished_job(folder)  # before a lock is made beside what is no run
+    finished_job(folder)  # before a lock is made next to a folder that is no run
     place = folder / FOLDER / file_name(made) if output is None else output
     with (
         only_run(folder.absolute()) if is_inside(place, folder) else nullcontext(),

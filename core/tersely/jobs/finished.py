@@ -11,8 +11,8 @@ from torch import nn
 from tersely.document.job import Job
 from tersely.document.load import job_from_data
 from tersely.errors import ConfigError, Problem, SessionFileError
-from tersely.jobs.checkpoint import load_checkpoint
-from tersely.jobs.record import RunRecord, read_record
+from tersely.jobs.output.checkpoint import load_checkpoint
+from tersely.jobs.output.record import RunRecord, read_record
 from tersely.jobs.references import job_imports, load_reference
 from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session

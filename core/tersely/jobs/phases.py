@@ -11,15 +11,15 @@ from torch import nn
 
 from tersely.document.job import Job
 from tersely.errors import ConfigError, Problem, SessionError
-from tersely.jobs.bytes_on_disk import FINISHED, look_at_files, size_on_disk
 from tersely.jobs.calibrating import calibration_batches
-from tersely.jobs.checkpoint import load_checkpoint, own_tensors, save_checkpoint
-from tersely.jobs.epochs import epoch_folder
 from tersely.jobs.generators import seed_generators
-from tersely.jobs.loop import train_epochs
-from tersely.jobs.record import RunRecord
+from tersely.jobs.measuring.bytes_on_disk import FINISHED, look_at_files, size_on_disk
+from tersely.jobs.output.checkpoint import load_checkpoint, own_tensors, save_checkpoint
+from tersely.jobs.output.record import RunRecord
 from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
 from tersely.jobs.shrinking import example_of, shrink_what_ended
+from tersely.jobs.training.epochs import epoch_folder
+from tersely.jobs.training.loop import train_epochs
 from tersely.planning.comparing import check_unchanged
 from tersely.planning.resolve import PlanWarning, plan
 from tersely.reporting.printing.plan_summary import summarize_plan

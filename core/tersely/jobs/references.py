@@ -149,7 +149,7 @@ def find_callable(reference: str, *, path: str, folder: Path) -> Call | Problem:
 def job_imports(folder: Path) -> Iterator[None]:
     """Look for modules in a job's folder first, for as long as the job runs.
 
-    Modules of the same names that another job left behind are put aside and come back at the end.
+    Modules of the same names from another job are put aside and restored at the end.
 
     Args:
         folder: the job's folder.

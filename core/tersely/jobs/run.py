@@ -11,11 +11,11 @@ from torch import nn
 
 from tersely.document.job import Job
 from tersely.exporting.export import Exported
-from tersely.jobs.checkpoint import save_checkpoint
-from tersely.jobs.folders import CHECKPOINT
-from tersely.jobs.observing import JobObservers
-from tersely.jobs.progress import Voice
-from tersely.jobs.record import RunRecord, write_record
+from tersely.jobs.output.checkpoint import save_checkpoint
+from tersely.jobs.output.folders import CHECKPOINT
+from tersely.jobs.output.record import RunRecord, write_record
+from tersely.jobs.progress.observers import JobObservers
+from tersely.jobs.progress.voices import Voice
 from tersely.jobs.references import References
 from tersely.planning.plan import Plan
 from tersely.reporting.report import Report

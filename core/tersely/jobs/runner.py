@@ -10,20 +10,14 @@ from pathlib import Path
 
 import attrs
 
-from tersely.contracts.pruner import Grows
-from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.document.job import Job
 from tersely.document.load import load_job
-from tersely.document.recipe import Recipe, Stage
-from tersely.document.rules.training import NEEDS_TRAINING
-from tersely.engine.clock import curve_of, factor_at
 from tersely.errors import SessionFileError
 from tersely.exporting.export import make_exporter
 from tersely.extras import extra, need_extra
-from tersely.jobs import phases
-from tersely.jobs.benchmarking import benchmark_all, check_sizes
-from tersely.jobs.exporting import export
-from tersely.jobs.folders import (
+from tersely.jobs.measuring.benchmarking import check_sizes
+from tersely.jobs.order_of_phases import phases_of
+from tersely.jobs.output.folders import (
     check_output,
     partial_folder,
     publish,
@@ -31,24 +25,21 @@ from tersely.jobs.folders import (
     start_over,
     written_files,
 )
-from tersely.jobs.layers import has_inputs, look_at_layers
-from tersely.jobs.lock import only_run
-from tersely.jobs.observing import job_observers
-from tersely.jobs.optimizing import check_optimizer
-from tersely.jobs.progress import watch
-from tersely.jobs.record import (
+from tersely.jobs.output.lock import only_run
+from tersely.jobs.output.record import (
     RunRecord,
     changed_parts,
     new_record,
     read_record,
     write_record,
 )
+from tersely.jobs.progress.observers import job_observers
+from tersely.jobs.progress.voices import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
-from tersely.jobs.shrinking import shrink_the_rest
+from tersely.jobs.training.optimizing import check_optimizer
 from tersely.log import logger
 from tersely.planning.plan import Plan
-from tersely.planning.stages.algorithms import is_declared, pruner_needs
 from tersely.registry.registry import registry
 from tersely.reporting.printing.terminal import show_report
 from tersely.reporting.report import Report, read_report
@@ -161,7 +152,7 @@ def _carry_out(
     again: str,
 ) -> Report:
     folder = partial_folder(job.output)
-    steps = _steps(job, record, folder)
+    steps = phases_of(job, record, folder)
     started = time.monotonic()
     log = logger(__name__)
     log.info("job_started", job=job.source, output=str(job.output), phases=len(steps))
@@ -213,57 +204,6 @@ def _seconds_since(begun: float) -> float:
     return round(time.monotonic() - begun, 3)
 
 
-def _steps(job: Job, record: RunRecord, folder: Path) -> tuple[Phase, ...]:
-    done = record.done
-    is_measured = job.data.evaluate is not None
-    has_checkpoint = phases.newest_checkpoint(folder, record) is not None
-    wanted = (
-        (Phase("build the model", phases.build_model), True),
-        (Phase("evaluate the dense model", phases.measure("before"), "before"), is_measured),
-        (Phase("plan", phases.resolve_plan), True),
-        (Phase("restore the last checkpoint", phases.restore), has_checkpoint),
-        (Phase("attach", phases.attach_plan), not has_checkpoint),
-        (
-            Phase("calibrate", phases.calibrate),
-            job.data.calibration is not None and not has_checkpoint,
-        ),
-        *_work(job, is_measured=is_measured),
-        (Phase("shrink", shrink_the_rest), any(one.shrink for one in job.recipe.stages)),
-        (Phase("evaluate the result", phases.measure("after"), "after"), is_measured),
-        (Phase("save the session", phases.save), True),
-        (Phase("export", export), bool(job.export)),
-        (Phase("compare the layers", look_at_layers), has_inputs(job)),
-        (Phase("finalize", phases.finalize), True),
-        (Phase("benchmark", benchmark_all), job.benchmark is not None),
-        (Phase("write the report", phases.write_report), True),
-    )
-    return tuple(
-        phase for phase, is_wanted in wanted if is_wanted and phase.lasting not in (*done,)
-    )
-
-
-def _work(job: Job, *, is_measured: bool) -> tuple[tuple[Phase, bool], ...]:
-    compress = Phase("compress", phases.compress, "compress")
-    train = Phase("train", phases.train, "train")
-    if is_compressed_last(job.recipe):
-        measure = phases.measure_uncompressed("trained")
-        return (
-            (train, True),
-            (Phase("evaluate the trained model", measure, "trained"), is_measured),
-            (compress, True),
-        )
-    measure = phases.measure("compressed")
-    is_trained = job.train is not None or job.loop is not None
-    return (
-        (compress, True),
-        (
-            Phase("evaluate the compressed model", measure, "compressed"),
-            is_measured and is_trained,
-        ),
-        (train, is_trained),
-    )
-
-
 def _command(job: Job, output: str | os.PathLike[str] | None) -> str:
     """Return the command that resumes an interrupted run of a job."""
     if not job.source:
@@ -283,26 +223,3 @@ def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-def is_compressed_last(recipe: Recipe) -> bool:
-    """Tell whether a job has to train before it can compress.
-
-    That is so when an algorithm learns or observes while the user trains, and wants to mask
-    something at once. One that grows from nothing, by itself or along a schedule, has its masks
-    in force while it trains, and so has one that regrows what it masked.
-
-    Args:
-        recipe: the job's recipe.
-    """
-    return any(_is_late(stage) for stage in recipe.stages if stage.method == "pruning")
-
-
-def _is_late(stage: Stage) -> bool:
-    pruners = registry().pruners
-    if pruner_needs(stage.algorithm) not in NEEDS_TRAINING:
-        return False
-    implementation, info = pruners[stage.algorithm], pruners.info(stage.algorithm)
-    if any(is_declared(one, implementation, info) for one in (Grows, ObservesDenseGradients)):
-        return False
-    return not stage.begin and factor_at(curve_of(stage.schedule), 0) > 0

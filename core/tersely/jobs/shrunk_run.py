@@ -9,12 +9,12 @@ import warnings
 from pathlib import Path
 
 from tersely.errors import SessionError, SessionFileError
-from tersely.jobs.bytes_on_disk import FINISHED
 from tersely.jobs.calibrating import example_named
-from tersely.jobs.checkpoint import own_tensors
 from tersely.jobs.finished import finished_job, open_run
-from tersely.jobs.folders import is_inside
-from tersely.jobs.lock import only_run
+from tersely.jobs.measuring.bytes_on_disk import FINISHED
+from tersely.jobs.output.checkpoint import own_tensors
+from tersely.jobs.output.folders import is_inside
+from tersely.jobs.output.lock import only_run
 from tersely.jobs.references import job_imports
 from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session
@@ -57,7 +57,7 @@ def shrink_run(
     run = Path(folder)
     place = run / "shrunk" if output is None else Path(output)
     _need_free(place)
-    finished_job(run)  # before a lock is made beside what is no run
+    finished_job(run)  # before a lock is made next to a folder that is no run
     with only_run(run.absolute() if is_inside(place, run) else place.absolute()):
         _need_free(place)  # again: another command may have written since
         job = finished_job(run)

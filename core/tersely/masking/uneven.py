@@ -46,7 +46,7 @@ def keep_by_elements(rows: Tensor, weights: Tensor, *, ratio: Ratio) -> Tensor:
 def bound_by_elements(
     kept: Tensor, rows: Tensor, weights: Tensor, *, minimum: Ratio, maximum: Ratio
 ) -> Tensor:
-    """Decide anew on rows of which more or fewer elements are masked than bounds allow.
+    """Decide again on rows of which more or fewer elements are masked than bounds allow.
 
     Args:
         kept: ``rows``'s shape, bool, True = kept.

@@ -16,6 +16,7 @@ from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.fusing.automatic import fuse_automatically
 from tersely.planning.groups.auto_groups import group_automatically
+from tersely.planning.groups.norms_left_out import hint_at_norms
 from tersely.planning.plan import Plan
 from tersely.planning.selecting.layer_ids import spell_layers
 from tersely.planning.selecting.selection import Universe
@@ -99,6 +100,7 @@ def resolve(
         plan_stage(draft, number)
     spell_layers(draft)
     group_automatically(draft, example_inputs)
+    hint_at_norms(draft, example_inputs)
     fuse_automatically(draft, example_inputs)
     resolved = join_targets(draft.finish(), draft)
     check_plan(resolved, draft, teacher)

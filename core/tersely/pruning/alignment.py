@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, resolve_size
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PlanError, SessionError
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.masking.align import align_kept, place_kept

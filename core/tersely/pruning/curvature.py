@@ -10,8 +10,8 @@ from torch import Tensor
 from tersely.contracts.abilities import Sums
 from tersely.contracts.curvature import Curvature, ObservesCurvature
 from tersely.contracts.pruner import PruningTarget
-from tersely.engine.binding import BoundTarget
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PluginError, SessionError
 from tersely.instrument.modules.classes import is_sharded
 

@@ -23,9 +23,9 @@ from tersely.contracts.pruner import (
 )
 from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.contracts.whole_model import ScoresModel, WholeModel
-from tersely.engine.binding import BoundTarget
+from tersely.engine.observation.sums import is_blank, over_processes
 from tersely.engine.progress import told
-from tersely.engine.sums import is_blank, over_processes
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionError
 from tersely.pruning.magnitudes import magnitudes, magnitudes_by_output, ranked_by_magnitude
 from tersely.pruning.mask_buffers import compact, mask_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.masks.dense_gradients import DenseGradient
 from tersely.instrument.masks.mask_transforms import ParameterMask
 from tersely.instrument.modules.classes import is_sharded

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tersely.engine.binding import BoundTarget
-from tersely.engine.by_target import each_by_target, find_bound_target, find_named
+from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.by_target import each_by_target, find_bound_target, find_named
 from tersely.errors import SessionError
 from tersely.pruning.mask_buffers import mask_of
 

@@ -21,14 +21,15 @@ from tersely.contracts.regrowing import RegrowsFromZero
 from tersely.contracts.settings import Budget
 from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import progress_at
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, FixedShapes, place_of
-from tersely.engine.journal import Journal
-from tersely.engine.observers import Observers
+from tersely.engine.finite import need_finite
+from tersely.engine.observation.observers import Observers
 from tersely.engine.protocol import Engine
-from tersely.engine.saver import Saved, restore_moments
+from tersely.engine.state.cutting import Cut, FixedShapes, place_of
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import Saved, restore_moments
+from tersely.engine.targets.binding import BoundTarget
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError, SessionFileError
 from tersely.instrument.masks.holding import HeldWeight
@@ -151,6 +152,7 @@ class Pruning(Engine[PruningRun]):
     def _renew(
         self, runs: Sequence[PruningRun], steps: int, journal: Journal, *, is_partial: bool
     ) -> None:
+        need_finite(one for run in runs for one in run.all_bound_targets)
         decision = Decision()
         for run in runs:
             if run.is_sequential and run.factor(steps):
@@ -292,6 +294,7 @@ class Pruning(Engine[PruningRun]):
         decided = checked_masks(masks, self.bound_targets, partial(sample_shape, self.statistics))
         if is_frozen:
             check_groups(self.frozen.union(decided), self.bound_targets)
+        need_finite(of_these_alone(self.bound_targets, decided))
         self._apply(Decision(decided), journal, is_partial=True)
         if is_frozen:
             self.frozen.update(decided)

@@ -11,8 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.engine.binding import BoundTarget, whole
 from tersely.engine.processes import average_gradients
+from tersely.engine.targets.binding import BoundTarget, whole
 from tersely.errors import AttachError, SessionError
 from tersely.instrument.masks.dense_gradients import DenseGradient
 from tersely.instrument.modules.classes import is_sharded
@@ -31,7 +31,7 @@ class Gradients:
 
     before: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     dense: dict[BoundTarget, DenseGradient] = attrs.field(factory=dict)
-    _heard: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
+    _heard: dict[BoundTarget, tuple[Tensor, int]] = attrs.field(factory=dict)
     _largest: dict[BoundTarget, Tensor] = attrs.field(factory=dict)
     _hooks: list[Any] = attrs.field(factory=list)
     _is_resting: bool = False
@@ -49,7 +49,7 @@ class Gradients:
         """
         need_learning(bound_targets)
         for bound in bound_targets:
-            self._heard[bound] = bound.raw
+            self._heard[bound] = _identity(bound.raw)
             hook = bound.raw.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]  # torch
                 self._remember(bound)
             )
@@ -98,22 +98,22 @@ class Gradients:
         average_gradients([one.zero for one in self.dense.values() if one.zero is not None])
         for bound in bound_targets:
             name, algorithm = bound.plan.name, bound.plan.algorithm
-            if self._heard.get(bound) is not bound.raw:
+            if not _is_same(self._heard.get(bound), bound.raw):
                 raise SessionError(
                     f"{name} is another parameter than when the session was attached, so "
-                    f"{algorithm} does not see its gradients; fully_shard() and "
-                    "load_state_dict(assign=True) replace parameters: call them before "
-                    "tersely.attach() or tersely.load_session()",
+                    f"{algorithm} does not see its gradients; fully_shard(), "
+                    "load_state_dict(assign=True) and torch.utils.swap_tensors() replace "
+                    "parameters: call them before tersely.attach() or tersely.load_session()",
                     **bound.plan.place,
                 )
             gradient = _dense(bound.gradient())
             if self._is_zeroed(bound, gradient):
-                raise _missing(bound)
+                raise _missing([bound])
             if gradient is not None and bound in self.before:
                 found.append((bound, gradient.detach()))
         found = self._completed(found)
         if bound_targets and not found:
-            raise _missing(bound_targets[0])
+            raise _missing(bound_targets)
         self._largest.clear()
         if not all(bool(gradient.isfinite().all()) for _, gradient in found):
             return []
@@ -182,12 +182,23 @@ class Gradients:
             if parameter.grad is not None:
                 # Tells a gradient that was zeroed since from one that is zero.
                 self._largest[bound] = _largest_of(parameter.grad)
-            if bound in self.before:
-                self.before[bound].copy_(values)
-            else:
+            before = self.before.get(bound)
+            # A model may move to another dtype or device between two steps.
+            if before is None or (before.dtype, before.device) != (values.dtype, values.device):
                 self.before[bound] = values.clone()
+            else:
+                before.copy_(values)
 
         return remember
+
+
+def _identity(parameter: Tensor) -> tuple[Tensor, int]:
+    # torch.utils.swap_tensors() keeps the object, and hands the hook that is inside to another.
+    return parameter, parameter._cdata
+
+
+def _is_same(heard: tuple[Tensor, int] | None, parameter: Tensor) -> bool:
+    return heard is not None and heard[0] is parameter and heard[1] == parameter._cdata
 
 
 def _dense(gradient: Tensor | None) -> Tensor | None:
@@ -223,7 +234,26 @@ def _largest_of(gradient: Tensor) -> Tensor:
     return largest
 
 
-def _missing(bound: BoundTarget) -> SessionError:
+def frozen(bound: BoundTarget) -> SessionError:
+    """Return the error for a target that was frozen after the session was attached.
+
+    Args:
+        bound: the target.
+    """
+    name = bound.plan.name
+    return SessionError(
+        f"{name} is frozen since the session was attached (requires_grad is False), and "
+        f"{bound.plan.algorithm} ranks by gradients; call requires_grad_(True) on it, or keep the "
+        f"mask that it has with session.freeze([{name!r}])",
+        **bound.plan.place,
+    )
+
+
+def _missing(bound_targets: Sequence[BoundTarget]) -> SessionError:
+    bound = next((one for one in bound_targets if not one.raw.requires_grad), None)
+    if bound is not None:
+        return frozen(bound)
+    bound = bound_targets[0]
     return SessionError(
         f"{bound.plan.name} has no gradient: {bound.plan.algorithm} observes gradients in "
         "session.step(), so call it after optimizer.step() and before optimizer.zero_grad()",

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tersely.contracts.pruner import Learns
 from tersely.contracts.regrowing import ObservesDenseGradients
-from tersely.engine.binding import BoundTarget, whole
-from tersely.engine.journal import Journal
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import BoundTarget, whole
 from tersely.errors import PlanError
 from tersely.instrument.masks.holding import HeldWeight, zero
 from tersely.instrument.masks.mask_transforms import ParameterMask

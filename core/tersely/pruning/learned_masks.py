@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.numbered import Numbering
 from tersely.contracts.pruner import Learns
-from tersely.engine.binding import BoundTarget
-from tersely.engine.journal import Journal
-from tersely.engine.saver import Saved, need_shape
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import Saved, need_shape
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.masks.mask_values import is_decided, need_whole_as_written
 from tersely.instrument.names import MASK, mask_buffer, state_buffer
 from tersely.instrument.transforms import put

@@ -57,7 +57,7 @@ def magnitudes_by_output(ranked: Ranked, member: Member, *, output_dim: int) -> 
     turn = torch.full_like(rows, 2, dtype=torch.float64).scatter_(1, order[:, :due], 0)
     # What rounding leaves over is less than one for each output.
     turn.scatter_(1, order[:, due : due + 1], 1)
-    # In double precision, which keeps the order of small ones beside the step.
+    # In double precision, which keeps the order of small ones relative to the step.
     return own.double() + turn.reshape(by_output.shape).movedim(0, output_dim) * (2 * _SMALL)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import count_blocks, expand_blocks, is_broadcastable
 from tersely.contracts.target_plan import TargetPlan
-from tersely.engine.binding import Binding, BoundTarget
+from tersely.engine.targets.binding import Binding, BoundTarget
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.masks.mask_values import NO_MASK, is_decided
 from tersely.instrument.names import mask_buffer

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.binding import BoundTarget
-from tersely.engine.buffers import is_replaced_by, put_buffer
-from tersely.engine.journal import Journal
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.buffers import is_replaced_by, put_buffer
 from tersely.instrument.names import mask_buffer
 from tersely.pruning.mask_buffers import activation_dtype
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tersely.contracts.ordering import OrdersInputs
 from tersely.contracts.pruner import PruningTarget
-from tersely.engine.binding import BoundTarget
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionFileError
 from tersely.pruning.answers import check_order
 from tersely.pruning.ranking import Ranked

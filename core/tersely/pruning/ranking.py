@@ -14,8 +14,8 @@ from tersely.calibration.statistic import Statistic
 from tersely.contracts.experts import of_expert
 from tersely.contracts.pruner import Pruner, PruningTarget
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PlanError, PluginError, SessionError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member

@@ -22,17 +22,17 @@ from tersely.contracts.pruner import (
 )
 from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.contracts.whole_model import ScoresModel
-from tersely.engine.binding import BoundTarget
 from tersely.engine.clock import Curve, factor_at, is_due
-from tersely.engine.foreign import ForeignCall, calling
-from tersely.engine.journal import Journal
+from tersely.engine.isolation.foreign import ForeignCall, calling
+from tersely.engine.observation.sums import add_sums, filled
 from tersely.engine.processes import gather
 from tersely.engine.run import Run
-from tersely.engine.sums import add_sums, filled
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import AttachError, SessionError
 from tersely.pruning.curvature import curvature_of, observe
 from tersely.pruning.dense_gradients import place_dense_gradients
-from tersely.pruning.gradients import Gradients, need_learning
+from tersely.pruning.gradients import Gradients, frozen, need_learning
 from tersely.pruning.learned_masks import learned_of, place
 from tersely.pruning.ranking import Ranked, target_of
 
@@ -219,6 +219,8 @@ class PruningRun(Run[Pruner]):
             return
         lost = next((bound for bound in bound_targets if bound not in self.observed), None)
         if lost is not None:
+            if not lost.raw.requires_grad:
+                raise frozen(lost)
             raise SessionError(
                 f"{lost.plan.name} had no gradient in any step that counts for these masks: it is "
                 "unused, or a condition such as a router passed it over in every step; "

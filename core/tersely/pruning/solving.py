@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, resolve_size
 from tersely.contracts.pruner import Choose, PruningTarget, Solution, Solves
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall
 from tersely.errors import PlanError
 from tersely.masking.budgets import bound_count, count_masked
 from tersely.masking.decide import decide

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, is_broadcastable
 from tersely.contracts.settings import Budget
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.masking.counted import Removal
 from tersely.masking.decide import decide
 from tersely.pruning.mask_buffers import compact

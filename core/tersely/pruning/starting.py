@@ -5,8 +5,8 @@ from __future__ import annotations
 from tersely.contracts.pruner import Grows, Learns
 from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Binding
 from tersely.engine.clock import curve_of
+from tersely.engine.targets.binding import Binding
 from tersely.errors import PlanError, PluginError
 from tersely.planning.stages.algorithms import make_pruner
 from tersely.pruning.holding import check_hold

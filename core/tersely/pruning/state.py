@@ -9,9 +9,9 @@ from torch import Tensor
 
 from tersely.calibration.statistic import Statistic, statistic_for
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
-from tersely.engine.journal import Journal
-from tersely.engine.saver import MOVED, Grammar, Parts, Saved, need_shape
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import MOVED, Grammar, Parts, Saved, need_shape
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionFileError
 from tersely.instrument.masks.holding import HeldWeight, held_values
 from tersely.json_value import Json

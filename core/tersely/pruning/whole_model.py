@@ -11,11 +11,11 @@ from torch import Tensor
 
 from tersely.contracts.pruner import PruningTarget
 from tersely.contracts.whole_model import ScoresModel, WholeModel
-from tersely.engine.batches import call_observed
 from tersely.engine.context import Context
-from tersely.engine.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall
+from tersely.engine.isolation.undisturbed import undisturbed
+from tersely.engine.observation.batches import call_observed
 from tersely.engine.processes import summed
-from tersely.engine.undisturbed import undisturbed
 from tersely.errors import PluginError, SessionError
 from tersely.instrument.modules.classes import is_sharded
 from tersely.pruning.answers import check_scores

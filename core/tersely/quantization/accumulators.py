@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import reduce_blocks
 from tersely.contracts.settings import QuantizationSetting, Setting
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CompressionWarning
 from tersely.instrument.names import learned_buffer, state_buffer
 from tersely.instrument.scales.in_force import LeastScale, QuantizeBias, qparams_of

@@ -127,7 +127,7 @@ def check_simulated(
 def check_integers(
     integers: object, qparams: object, simulated: Tensor, target: QuantizationTarget
 ) -> tuple[Tensor, QParams]:
-    """Return the integers behind simulated values, which stand for them exactly.
+    """Return the integers of simulated values, which represent them exactly.
 
     Args:
         integers: what the algorithm's ``integers`` returned.

@@ -9,10 +9,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.binding import BoundTarget
-from tersely.engine.cutting import Cut, move_along
-from tersely.engine.journal import Journal
-from tersely.engine.saver import Parts, Saved
+from tersely.engine.state.cutting import Cut, move_along
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import Parts, Saved
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.folding import Fold
 from tersely.instrument.masks.holding import dense_values
 from tersely.instrument.modules.classes import instruments_of

@@ -13,8 +13,8 @@ from tersely.arithmetic.level_tables import levels_problem
 from tersely.arithmetic.numbered import Numbering
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
-from tersely.engine.binding import BoundTarget
-from tersely.engine.by_target import each_by_target, find_bound_target
+from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.by_target import each_by_target, find_bound_target
 from tersely.errors import SessionError
 from tersely.instrument.scales.cutting import Cut
 from tersely.instrument.scales.quantizing import Grid

@@ -14,14 +14,15 @@ from tersely.calibration.calibrate import observe_again
 from tersely.calibration.module_observers import module_observers
 from tersely.calibration.sequential import compress_in_sequence
 from tersely.contracts.quantized_weights import ChangesAfterStep
-from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
-from tersely.engine.cutting import Cut, FixedShapes, place_of
-from tersely.engine.foreign import calling
-from tersely.engine.journal import Journal
-from tersely.engine.observers import Observers
+from tersely.engine.finite import need_finite
+from tersely.engine.isolation.foreign import calling
+from tersely.engine.observation.observers import Observers
 from tersely.engine.protocol import Engine
-from tersely.engine.saver import Saved, moments_of, restore_moments
+from tersely.engine.state.cutting import Cut, FixedShapes, place_of
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import Saved, moments_of, restore_moments
+from tersely.engine.targets.binding import BoundTarget
 from tersely.engine.unranked import warn_of_unranked
 from tersely.errors import SessionError
 from tersely.instrument.instruments import Instruments
@@ -51,7 +52,6 @@ from tersely.quantization.factors.of_stacks import stacks_with_one_input
 from tersely.quantization.factors.producers import Found, find_producers, find_ties
 from tersely.quantization.factors.saved_producers import describe_producers, rebuilt_producers
 from tersely.quantization.folds import begin_folds, fold_members, folds_of
-from tersely.quantization.following import end_followed_step, start_or_freeze, warn_of_strange
 from tersely.quantization.given_scales import learn_given, note_given, write_all_given
 from tersely.quantization.in_force import qparams_of
 from tersely.quantization.integers import IntegerTensor, integers_of
@@ -80,6 +80,7 @@ from tersely.quantization.seen import restored_seen, unseen
 from tersely.quantization.solving import quantize_parameters, quantize_seen
 from tersely.quantization.steps import put_steps, renew_steps
 from tersely.quantization.targets import target_of
+from tersely.quantization.training_ranges import end_followed_step, start_or_freeze, warn_of_strange
 
 
 class Quantization(Engine[QuantizationRun]):
@@ -90,7 +91,7 @@ class Quantization(Engine[QuantizationRun]):
         biases: weight -> the bias that was corrected for what rounding it shifts.
         producers: weight with factors -> what can take them on finalizing, or why nothing can.
         is_outdated: whether masks came into force after calibration.
-        has_room: whether modules have the buffers of scales to come.
+        has_room: whether modules have the buffers of future scales.
         plain: stages of which that is all: their steps depend on the kind of target alone.
         has_told: whether a warning has named values that are not finite.
     """
@@ -191,6 +192,7 @@ class Quantization(Engine[QuantizationRun]):
         is_changed: bool,
         is_seen: bool,
     ) -> None:
+        need_finite(one for run in runs for one in run.all_bound_targets)
         if is_changed:
             observe_again(self.context, [self._ranges(()), *module_observers(runs)])
         quantize = partial(
@@ -256,6 +258,7 @@ class Quantization(Engine[QuantizationRun]):
             is_frozen: whether training leaves them alone.
         """
         checked = checked_qparams(qparams, self.runs, self.seen)
+        need_finite(checked)
         for run in self.runs:
             mine = {one: found for one, (of, found) in checked.items() if of is run}
             if mine:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.document.recipe import Stage
-from tersely.engine.binding import Binding
+from tersely.engine.targets.binding import Binding
 from tersely.errors import AttachError
 from tersely.instrument.folding import NORMS, Fold, FoldBias, FoldWeight
 from tersely.instrument.instruments import Instruments

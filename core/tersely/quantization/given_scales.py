@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tersely.arithmetic.qparams import QParams
 from tersely.contracts.quantized_forward import LearnsScales
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionError
 from tersely.instrument.names import learned_buffer
 from tersely.instrument.scales.moving_range import end_step

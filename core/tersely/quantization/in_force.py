@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.scales.in_force import qparams_of as simulated_qparams
 from tersely.quantization.answers import check_qparams
 from tersely.quantization.ranges import Seen

@@ -1,4 +1,4 @@
-"""The real integers behind simulated weights."""
+"""The real integers of simulated weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tersely.arithmetic.affine import dequantize, quantize
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.names import UNSCALE
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed

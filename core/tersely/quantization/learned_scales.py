@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tersely.contracts.quantized_forward import LearnsScales
-from tersely.engine.binding import BoundTarget
-from tersely.engine.foreign import calling
-from tersely.engine.saver import Saved, restore_moments
+from tersely.engine.isolation.foreign import calling
+from tersely.engine.state.saver import Saved, restore_moments
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PluginError
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
 from tersely.instrument.scales.by_algorithm import Learned

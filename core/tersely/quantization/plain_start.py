@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.contracts.target_plan import TargetPlan
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.names import QUANTIZE
 from tersely.instrument.scales.quantizing import Quantize
 from tersely.instrument.scales.target_scales import Room

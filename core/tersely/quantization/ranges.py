@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from tersely.calibration.observing import UnreachedError, need_seen, refuse_unreached
 from tersely.contracts.quantizer import Observer
-from tersely.engine.binding import BoundTarget
-from tersely.engine.observers import Observers
-from tersely.engine.padding import data_of, is_channels_first
-from tersely.engine.precision import full_precision
+from tersely.engine.isolation.precision import full_precision
+from tersely.engine.observation.observers import Observers
+from tersely.engine.observation.padding import data_of, is_channels_first
 from tersely.engine.processes import gather
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CalibrationError
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import QUANTIZE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CompressionWarning, SessionError
 from tersely.quantization.in_force import qparams_of
 from tersely.quantization.ranges import Seen

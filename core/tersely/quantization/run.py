@@ -20,10 +20,10 @@ from tersely.contracts.quantizer import (
     QuantizationTarget,
     Quantizer,
 )
-from tersely.engine.binding import Binding, BoundTarget
-from tersely.engine.foreign import ForeignCall
-from tersely.engine.journal import Journal
+from tersely.engine.isolation.foreign import ForeignCall
 from tersely.engine.run import Run
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import Binding, BoundTarget
 from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.scales.cutting import Cut
 from tersely.instrument.scales.padded import PaddingOfCall

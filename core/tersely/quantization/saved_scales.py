@@ -8,8 +8,8 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import count_blocks
 from tersely.arithmetic.level_tables import without_padding
-from tersely.engine.binding import BoundTarget
-from tersely.engine.saver import MOVED, Grammar, Parts
+from tersely.engine.state.saver import MOVED, Grammar, Parts
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionFileError
 from tersely.instrument.names import STATE_PARTS
 from tersely.instrument.scales.cutting import Cut

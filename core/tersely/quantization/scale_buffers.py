@@ -13,8 +13,8 @@ from tersely.arithmetic.level_tables import padded
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import quantized_range
 from tersely.contracts.quantized_forward import RoundsAtRandom
-from tersely.engine.binding import BoundTarget
-from tersely.engine.buffers import is_replaced_by, put_buffer
+from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.buffers import is_replaced_by, put_buffer
 from tersely.instrument.names import state_buffer
 from tersely.instrument.scales.quantizing import Quantize
 from tersely.instrument.scales.target_scales import Room, put_in_force, take_out_of_force

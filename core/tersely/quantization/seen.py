@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tersely.engine.binding import BoundTarget
-from tersely.engine.saver import Saved
+from tersely.engine.state.saver import Saved
+from tersely.engine.targets.binding import BoundTarget
 from tersely.quantization.ranges import Seen, rebuilt_seen
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.scale_buffers import device_of

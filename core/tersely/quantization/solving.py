@@ -20,10 +20,10 @@ from tersely.contracts.quantized_weights import (
     SolvesWeights,
 )
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
-from tersely.engine.binding import BoundTarget
-from tersely.engine.foreign import ForeignCall, calling
+from tersely.engine.isolation.foreign import ForeignCall, calling
+from tersely.engine.observation.sums import is_blank
 from tersely.engine.progress import told
-from tersely.engine.sums import is_blank
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PlanError, PluginError, SessionError
 from tersely.instrument.folding import FoldWeight
 from tersely.instrument.names import SCALE, state_buffer

@@ -20,7 +20,7 @@ from tersely.arithmetic.scales import choose_qparams
 from tersely.contracts.quantized_forward import Simulates
 from tersely.contracts.quantized_weights import CorrectsBias, Equalizes, SolvesWeights
 from tersely.contracts.quantizer import choose_of
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CalibrationError
 from tersely.quantization.ranges import all_values_of
 from tersely.quantization.run import QuantizationRun

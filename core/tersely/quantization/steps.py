@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.engine.binding import BoundTarget
-from tersely.engine.padding import is_channels_first
+from tersely.engine.observation.padding import is_channels_first
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.instruments import Transform
 from tersely.instrument.names import QUANTIZE
 from tersely.instrument.scales.by_algorithm import Dynamic, Learned, Simulated

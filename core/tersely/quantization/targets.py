@@ -14,7 +14,7 @@ from tersely.contracts.quantized_grids import UsesFloatZeroPoints, UsesLevels
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PlanError
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.scales.cutting import Cut

@@ -241,7 +241,7 @@ class ExporterInfo(Descriptor):
 
     Attributes:
         suffix: the ending of the main file it writes, as in ``.onnx``.
-        holds: what of quantized weights the format holds beside whole zero points in blocks:
+        holds: what the format holds of quantized weights besides integer zero points in blocks:
             ``float_zero_points``, ``levels``, ``numbered_blocks``. The core refuses the others by
             name, so that a format that does not know of them writes nothing wrong.
         is_reproducible: whether one session always gives the same bytes; False where the format's

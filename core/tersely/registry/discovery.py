@@ -81,7 +81,7 @@ def denial(policy: Policy, announcement: Announcement) -> str | None:
 def announcements(path: Sequence[str] | None = None) -> tuple[Announcement, ...]:
     """Return every face that is announced, ordered by distribution and name.
 
-    A distribution found twice on the path (an editable install beside its wheel, say) counts
+    A distribution found twice on the path (an editable install next to its wheel, say) counts
     once, and the first on the path wins, as it does for ``import``.
 
     Args:

@@ -1,4 +1,4 @@
-"""Imports the object behind a descriptor, the only moment at which a plugin may import torch."""
+"""Imports the object of a descriptor, the only moment at which a plugin may import torch."""
 
 from __future__ import annotations
 

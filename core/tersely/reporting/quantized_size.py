@@ -57,7 +57,7 @@ def stored_bits(dtype: str, *, elements: int, scales: int, affine: bool) -> int:
         dtype: its type.
         elements: how many elements it has.
         scales: how many scales of float32 it has; 0 where they follow from others.
-        affine: whether each scale has a zero point beside it, of the tensor's type.
+        affine: whether each scale has a zero point, of the tensor's type.
     """
     each = FLOAT_BITS + (bits_of(dtype) if affine else 0)
     return elements * bits_of(dtype) + scales * each

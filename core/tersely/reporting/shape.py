@@ -78,6 +78,7 @@ def _shrunk_shape() -> dict[str, Json]:
             "error": {"anyOf": [{"type": "number"}, {"type": "null"}]},
             "in_float64": {"type": "boolean"},
             "at_other_sizes": {"type": "boolean"},
+            "other_in_training": {"type": "array", "items": {"type": "string"}},
         },
     }
 

@@ -1,4 +1,4 @@
-"""Which layers hurt, and which config is the cheapest that is good enough.
+"""Which layers lose most when they are compressed, and the cheapest config that is good enough.
 
 Private: import public names from `tersely`.
 """

@@ -1,4 +1,4 @@
-"""How far a model's outputs are from those of the dense one, on batches that are kept."""
+"""How far a model's outputs are from the dense model's, on the same batches."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from tersely.contracts.calling import call_model
-from tersely.engine.batches import Forward
-from tersely.engine.padding import PaddingMask, data_of, leaving_out, mask_of
+from tersely.engine.observation.batches import Forward
+from tersely.engine.observation.padding import PaddingMask, data_of, leaving_out, mask_of
 from tersely.errors import CalibrationError
 
 
 @attrs.frozen(eq=False)
 class DenseOutputs:
-    """What the dense model answers to batches.
+    """The dense model's outputs for some batches.
 
     Attributes:
         batches: the batches.
-        answers: the data in the tensors of each answer.
+        answers: the tensors of each output, without padding.
         forward: called as forward(model, batch), or None for the default.
         mask: how to find which positions of a batch are data.
     """
@@ -51,7 +51,7 @@ class DenseOutputs:
             mask: how to find which positions of a batch are data.
 
         Raises:
-            CalibrationError: there is no batch, or an answer holds no tensor of floats.
+            CalibrationError: there is no batch, or an output holds no floating-point tensor.
         """
         if not batches:
             raise CalibrationError("there is no batch to compare outputs on; give at least one")
@@ -64,14 +64,14 @@ class DenseOutputs:
         return cls(tuple(batches), found, forward, mask)
 
     def error_of(self, model: nn.Module) -> float:
-        """Return how long the difference from the dense outputs is, as a share of their length.
+        """Return the norm of the difference from the dense outputs, relative to their norm.
 
         Args:
             model: the model as it is now, in evaluation mode.
 
         Returns:
-            The root of the mean over the output's tensors of squared difference over squared
-            length; 0 for equal outputs, infinite where something is not finite.
+            The root of the mean over the output's tensors of squared difference over squared norm;
+            0 for equal outputs, infinity if anything is not finite.
         """
         count = len(self.answers[0])
         apart, length = [0.0] * count, [0.0] * count

@@ -1,4 +1,4 @@
-"""How good a model is: by the user's evaluation, or by how far its outputs are from before."""
+"""How good a model is: by the user's evaluation, or by the error of its outputs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Evaluate = Callable[[nn.Module], Any]
 """Takes the model and returns a number or a mapping of names to numbers."""
 
 OUTPUT_ERROR = "output error"
-"""What is measured where there is no evaluation."""
+"""The name of the measure that is used without an evaluation."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Quality:
-    """The measure that compressed models are compared by.
+    """The measure by which compressed models are compared.
 
     Attributes:
-        name: what is measured, as ``accuracy``.
-        dense: what the dense model has; 0 for an error.
+        name: what is measured, such as ``accuracy``.
+        dense: the dense model's value; 0 for an error.
         measure: takes the model and returns the value.
-        is_cost: whether less is better.
+        is_cost: whether lower values are better.
     """
 
     name: str
@@ -37,9 +37,9 @@ class Quality:
     is_cost: bool
 
     def drop_of(self, value: float) -> float:
-        """Return how much worse than the dense model a value is, in percent; below 0 if better.
+        """Return how much worse than the dense model a value is, in percent; negative if better.
 
-        An error is taken as it is; a metric is seen as a share of the dense model's.
+        An error is returned as it is; a metric is compared relative to the dense model's.
 
         Args:
             value: what `measure` returned.
@@ -54,7 +54,7 @@ def quality_by_output(outputs: DenseOutputs) -> Quality:
     """Return the measure by the relative error of the model's outputs.
 
     Args:
-        outputs: what the dense model answers.
+        outputs: the dense model's outputs.
     """
     return Quality(name=OUTPUT_ERROR, dense=0.0, measure=outputs.error_of, is_cost=True)
 
@@ -67,11 +67,11 @@ def quality_by_evaluation(
     Args:
         model: the dense model.
         evaluate: takes the model and returns a number or a mapping of names to numbers.
-        metric: which of the numbers counts; by default the first.
-        is_cost: whether less is better.
+        metric: the name of the number to use; the first by default.
+        is_cost: whether lower values are better.
 
     Raises:
-        CalibrationError: there is no such number, or it is not finite.
+        CalibrationError: the number is missing, or it is not finite.
     """
     found = evaluate(model)
     name = metric

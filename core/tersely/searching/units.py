@@ -1,4 +1,4 @@
-"""What a search decides about: groups of targets that take one ratio or one bit width together."""
+"""Units of a search: groups of targets that share one ratio or one bit width."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tersely.json_value import Json
 from tersely.planning.plan import Plan
 
 RATIOS = (0.25, 0.5, 0.75)
-"""The sparse ratios that are tried where none are given."""
+"""The sparse ratios that are tried by default."""
 
 BITS = (8, 4, 2)
-"""The bit widths of weights that are tried where none are given."""
+"""The bit widths of weights that are tried by default."""
 
-_INTEGER = re.compile(r"u?int(?!32)[0-9]+\Z")  # int32 is the type of sums
+_INTEGER = re.compile(r"u?int(?!32)[0-9]+\Z")  # int32 is the type of accumulators
 
 
 @attrs.frozen
 class Level:
-    """What one unit can be set to.
+    """A setting of one unit.
 
     Attributes:
-        key: ``sparse_ratio``, ``bits``, or ``as_written`` for what has neither.
-        value: the ratio or the number of bits; 0 as written.
+        key: ``sparse_ratio``, ``bits``, or ``as_written`` for targets with neither.
+        value: the ratio or the number of bits; 0 for ``as_written``.
     """
 
     key: Literal["sparse_ratio", "bits", "as_written"]
@@ -39,7 +39,7 @@ class Level:
 
 
 def spell_level(key: str, value: float) -> str:
-    """Return a level in words.
+    """Return the text of a level.
 
     Args:
         key: ``sparse_ratio``, ``bits``, or ``as_written``.
@@ -52,14 +52,14 @@ def spell_level(key: str, value: float) -> str:
 
 @attrs.frozen(kw_only=True)
 class Unit:
-    """Targets of a stage that are only changed together.
+    """Targets of a stage that change only together.
 
     Attributes:
         stage: index of the stage in the recipe.
         method: pruning or quantization.
         targets: the targets, in the order of the plan.
-        levels: what they can be set to, the mildest first.
-        label: what tells it from other units of the method, for people.
+        levels: the levels they can take, the mildest first.
+        label: a name that is unique among the units of the method, for people.
     """
 
     stage: int
@@ -70,7 +70,7 @@ class Unit:
 
     @property
     def key(self) -> str:
-        """What tells it from all other units, for files."""
+        """A name that is unique among all units, for files."""
         return f"{self.method} of {self.label}"
 
     @property
@@ -82,10 +82,10 @@ class Unit:
 def units_of(
     plan: Plan, *, ratios: Sequence[float] = RATIOS, bits: Sequence[int] = BITS
 ) -> tuple[Unit, ...]:
-    """Return what a plan leaves to decide, in the order of the plan.
+    """Return the units of a plan, in the order of the plan.
 
-    Targets of one module belong together, and with them those that follow their masks or share
-    their decision as a dependency group.
+    The targets of one module form a unit, together with targets that follow their masks and members
+    of the same dependency group.
 
     Args:
         plan: the plan of the whole recipe.
@@ -109,7 +109,7 @@ def units_of(
 
 
 def with_level(target: TargetPlan, level: Level) -> dict[str, Json]:
-    """Return the keys of a target as they are at a level of its unit.
+    """Return the keys of a target at a level of its unit.
 
     Args:
         target: a target of the unit.
@@ -117,7 +117,7 @@ def with_level(target: TargetPlan, level: Level) -> dict[str, Json]:
     """
     keys = _without_nulls(target.setting.to_dict())
     if level.key == "sparse_ratio" and _is_ranked_by_ratio(target):
-        # A ratio of its own takes the place of a share of a budget, and of a threshold.
+        # A ratio of its own replaces a share of a budget and a threshold.
         for key in ("sparse_threshold", "global_group_id", "budget"):
             keys.pop(key, None)
         keys["sparse_ratio"] = level.value
@@ -128,7 +128,7 @@ def with_level(target: TargetPlan, level: Level) -> dict[str, Json]:
 
 
 def _without_nulls(data: Mapping[str, Json]) -> dict[str, Json]:
-    """Return keys without those that are null, at any depth.
+    """Return a mapping without keys whose value is null, at any depth.
 
     Args:
         data: keys of a target.
@@ -141,7 +141,7 @@ def _without_nulls(data: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _together(targets: Sequence[TargetPlan]) -> Iterator[tuple[TargetPlan, ...]]:
-    """Yield the targets that stay together, by the first of them."""
+    """Yield the targets of each unit, in the order of their first targets."""
     root: dict[str, str] = {}
 
     def find(key: str) -> str:
@@ -201,7 +201,7 @@ def _label(targets: Sequence[TargetPlan]) -> str:
 
 
 def _told_apart(units: Sequence[Unit]) -> Iterator[Unit]:
-    """Name the stage where several of a method decide about modules of the same name."""
+    """Add the stage to labels that several units of a method would share."""
     labels: set[tuple[Method, str]] = set()
     for unit in units:
         label = unit.label

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import BoundTarget, bind, first_device
 from tersely.engine.context import Context
-from tersely.engine.instrumenting import wire
-from tersely.engine.journal import Journal
+from tersely.engine.finite import need_finite
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import BoundTarget, bind, first_device
+from tersely.engine.targets.instrumenting import wire
 from tersely.instrument.modules.attaching import Attachments, attach_instruments, detach_instruments
 from tersely.instrument.modules.fused import keep_fused_layers_off, with_encoders
 from tersely.instrument.modules.layout import place_layout, renew_layout
@@ -135,10 +136,13 @@ class Installation:
 
         Raises:
             SessionError: a stage has not begun, or something must be called first.
+            CalibrationError: a parameter to mask or to quantize is not finite.
         """
         need_all_begun(self.plan.recipe.stages, self.context.steps, call)
         for engine in self.engines:
             engine.need_to_finish(call)
+        engines = self.engines
+        need_finite((*engines.pruning.bound_targets, *engines.quantization.bound_targets))
 
     def need_to_give_back(self, call: str) -> None:
         """Refuse a call that would write a target's values into another module's parameter.

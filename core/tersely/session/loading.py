@@ -1,4 +1,4 @@
-"""Loading: a saved session put on a model again, its model cut anew, its batches given back."""
+"""Loading: a saved session attached to a model, which is cut again, and its batches given back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from tersely.calibration.kept_batches import stages_that_look
-from tersely.engine.batches import Batches
-from tersely.engine.padding import PaddingMask
+from tersely.engine.observation.batches import Batches
+from tersely.engine.observation.padding import PaddingMask
 from tersely.errors import (
     AttachError,
     ConfigError,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from torch import Tensor
 
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 
 
 def mask_values(

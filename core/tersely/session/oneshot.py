@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from tersely.engine.batches import Forward
-from tersely.engine.padding import PaddingMask
+from tersely.engine.observation.batches import Forward
+from tersely.engine.observation.padding import PaddingMask
 from tersely.errors import AttachError
 from tersely.json_value import Json
 from tersely.planning.targets.losses import needs_teacher

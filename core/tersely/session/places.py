@@ -48,9 +48,9 @@ class Places:
         return found
 
     def need_unchanged(self, call: str) -> None:
-        """Refuse to go on where an instrumented module is no longer in the model.
+        """Raise an error if an instrumented module is no longer in the model.
 
-        One that was wrapped is still in it, under another name, and goes on working.
+        A wrapped module is still in it, under another name, and continues to work.
 
         Args:
             call: the method that was called.

@@ -17,13 +17,13 @@ from tersely.calibration.kept_batches import need_kept_batches, release_batches
 from tersely.calibration.statistic import sample_shape
 from tersely.contracts.history import HistoryObserver, Observation
 from tersely.document.recipe import Stage
-from tersely.engine.batches import Forward
-from tersely.engine.binding import BoundTarget
-from tersely.engine.by_target import by_target
 from tersely.engine.context import Context
-from tersely.engine.journal import Journal
-from tersely.engine.padding import PaddingMask
-from tersely.engine.precision import no_inference_mode, plain_modes
+from tersely.engine.isolation.precision import no_inference_mode, plain_modes
+from tersely.engine.observation.batches import Forward
+from tersely.engine.observation.padding import PaddingMask
+from tersely.engine.state.journal import Journal
+from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.by_target import by_target
 from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
@@ -233,12 +233,12 @@ class Session:
 
         If an error occurs, nothing has changed.
 
-        With a schedule this is the state before its first update; `step` goes on from there, and
+        With a schedule this is the state before its first update; `step` continues from there, and
         starts the stages whose period begins later.
 
         Raises:
             SessionError: something must be called first, and the text says what.
-            CalibrationError: importances are not finite.
+            CalibrationError: importances are not finite, or parameters.
             PlanError: the tensors do not fit the plan after all.
         """
         need_attached(self._state, "compress")
@@ -270,8 +270,8 @@ class Session:
         Raises:
             SessionError: `compress` was not called, the session is finished, or a stage has ended
                 with shrink and the model could not be shrunk.
-            CalibrationError: importances or ranges are not finite; neither clock nor masks have
-                moved.
+            CalibrationError: importances, ranges or parameters are not finite; neither clock nor
+                masks have moved.
         """
         need_attached(self._state, "step")
         self._installation.places.need_unchanged("step")
@@ -424,6 +424,7 @@ class Session:
 
         Raises:
             SessionError: there is no such target, or the mask does not fit it.
+            CalibrationError: its parameter, or one that follows it, holds NaN or infinity.
         """
         need_attached(self._state, "set_masks")
         with no_inference_mode(), Journal() as journal:
@@ -437,7 +438,7 @@ class Session:
     ) -> None:
         """Put your own scales and zero points in force; all of them or, after an error, none.
 
-        `compress` keeps them and needs no calibration for these targets. Training goes on from
+        `compress` keeps them and needs no calibration for these targets. Training continues from
         them: ranges of ``qat`` move, learned scales get these values in place and are learned.
 
         Args:
@@ -449,6 +450,7 @@ class Session:
 
         Raises:
             SessionError: there is no such target, or what is given does not fit it.
+            CalibrationError: its parameter holds NaN or infinity.
         """
         need_attached(self._state, "set_qparams")
         with no_inference_mode(), Journal() as journal:
@@ -592,7 +594,7 @@ class Session:
         return describe_session(self, self.sparsity())
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Save the session, so that `tersely.load_session` goes on bit for bit.
+        """Save the session, so that `tersely.load_session` continues it bit for bit.
 
         The model's weights are not in it: save them with your checkpoint. Those of a model that was
         shrunk are, masks applied, as ``model.safetensors``, for `tersely.load_shrunk`.
@@ -681,7 +683,7 @@ class Session:
         """Return the model as one program whose quantized weights are integers.
 
         Masks and folded norms are baked; quantized inputs and outputs are rounded with the scales
-        in force. The session goes on as it was.
+        in force. The session is not affected.
 
         Args:
             example_inputs: what to run the model with: a tensor, a tuple or list of arguments, or a
@@ -716,7 +718,7 @@ class Session:
         dynamic_shapes: Any = None,
         check: bool = True,
     ) -> Exported:
-        """Write the model in a format that another runtime reads; the session goes on as it was.
+        """Write the model in a format that another runtime reads; the session is not affected.
 
         Args:
             format: the exporter's name, as ``tersely plugins list`` shows it.
@@ -770,6 +772,7 @@ class Session:
 
         Raises:
             SessionError: nothing is in force yet, or the session is finished.
+            CalibrationError: a parameter to bake holds NaN or infinity.
         """
         need_attached(self._state, "finalize")
         self._installation.places.need_unchanged("finalize")

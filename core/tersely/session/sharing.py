@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Collection, Iterator
 from functools import cached_property
 
 import attrs
+import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from tersely.errors import SessionError
 from tersely.instrument.modules.classes import instruments_of
@@ -39,9 +40,10 @@ class Sharing:
     def _note(self) -> None:
         self._ids = self._identities()
         self._keys = [tuple(module._parameters.keys()) for module in self._modules]
-        # No parameter is kept alive that the model has given up.
-        self._parameters = [
-            None if one is None else weakref.ref(one)
+        # No parameter is kept alive that the model has given up, nor does one get a weak reference:
+        # torch.utils.swap_tensors, as in moving a model, takes none that has.
+        self._storages = [
+            None if one is None else _storage(one)
             for module in self._modules
             for one in module._parameters.values()
         ]
@@ -86,7 +88,7 @@ class Sharing:
                 for key, tensor in owned.items():
                     if tensor is not None:
                         holders.setdefault(id(tensor), []).append((module, key))
-        places = self._slots_before()
+        before = self._slots_before()
         for slot in self._targets():
             tensor = _tensor(*slot, self._name(slot), call)
             if tensor is None:
@@ -98,9 +100,9 @@ class Sharing:
             for other in expected:
                 if _held(*other) is not tensor:
                     raise self._error(call, slot, "no longer is the same as", other, _UNTIED)
-            before = places.get(id(tensor), slot)
-            if before not in expected:
-                raise self._error(call, slot, "was replaced by the parameter of", before, _MOVED)
+            place, storage = before.get(id(tensor), (slot, None))
+            if place not in expected and storage is not None and storage == _storage(tensor):
+                raise self._error(call, slot, "was replaced by the parameter of", place, _MOVED)
 
     def _targets(self) -> Iterator[_Slot]:
         for module in self.instrumented:
@@ -116,17 +118,15 @@ class Sharing:
             found.update(dict.fromkeys(slots, slots))
         return found
 
-    def _slots_before(self) -> dict[int, _Slot]:
+    def _slots_before(self) -> dict[int, tuple[_Slot, StorageWeakRef | None]]:
+        """Return id -> who held the parameter, and its memory: another may have the id by now."""
         slots = (
             (module, key)
             for module, keys in zip(self._modules, self._keys, strict=True)
             for key in keys
         )
-        return {
-            id(tensor): slot
-            for slot, one in zip(slots, self._parameters, strict=True)
-            if one is not None and (tensor := one()) is not None
-        }
+        noted = zip(self._ids, slots, self._storages, strict=True)
+        return {number: (slot, storage) for number, slot, storage in noted}
 
     def _name(self, slot: _Slot) -> str:
         module, key = slot
@@ -155,6 +155,12 @@ _MOVED = "assign parameters before tersely.attach(), or put those of {0} and {1}
 def _held(module: nn.Module, key: str) -> Tensor | None:
     parameter = module._parameters.get(key)
     return module._buffers.get(key) if parameter is None else parameter
+
+
+def _storage(tensor: Tensor) -> StorageWeakRef | None:
+    if tensor.layout is not torch.strided:
+        return None
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch
 
 
 def _tensor(module: nn.Module, key: str, name: str, call: str) -> Tensor | None:

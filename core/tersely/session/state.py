@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from tersely.engine.saver import Parts, Saved, sort_tensors
+from tersely.engine.state.saver import Parts, Saved, sort_tensors
 from tersely.errors import SessionFileError, TerselyError
 from tersely.json_value import Json
 from tersely.session.engines import Engines

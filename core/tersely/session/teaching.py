@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tersely.calibration.observing import evaluating
 from tersely.contracts.calling import call_model
 from tersely.distillation.engine import Distillation
-from tersely.engine.batches import Forward, to_device
-from tersely.engine.binding import first_device
+from tersely.engine.observation.batches import Forward, to_device
+from tersely.engine.targets.binding import first_device
 from tersely.errors import SessionError
 from tersely.storage.teacher_cache import fingerprint_of, write_cache
 

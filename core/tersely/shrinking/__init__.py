@@ -1,4 +1,4 @@
-"""Exact physical shrinking: what masks leave without effect is removed from the model.
+"""Exact physical shrinking: removes everything from the model that masks leave without effect.
 
 Private: import public names from `tersely`.
 """

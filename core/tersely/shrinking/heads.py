@@ -1,4 +1,4 @@
-"""Attention of ``torch.nn`` with fewer heads than its width holds, which torch refuses."""
+"""Attention of ``torch.nn`` whose heads do not fill its width, which torch itself refuses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tersely.planning.selecting.classes import ORIGINAL
 
 
 class FewerHeads(nn.MultiheadAttention):
-    """What a shrunk `torch.nn.MultiheadAttention` is: its heads need not fill its width.
+    """A shrunk `torch.nn.MultiheadAttention`, whose heads need not fill its width.
 
     It reads and returns ``embed_dim`` features and computes with ``num_heads`` heads of
-    ``head_dim`` features between. Parameters, arguments and results are those of
-    `torch.nn.MultiheadAttention`, except that nested tensors are not taken.
+    ``head_dim`` features in between. Parameters, arguments and results are those of
+    `torch.nn.MultiheadAttention`, except that nested tensors are not accepted.
     """
 
     def forward(
@@ -51,7 +51,7 @@ class FewerHeads(nn.MultiheadAttention):
             heads = functional.scaled_dot_product_attention(
                 q, k, v, mask, dropout_p=dropped, is_causal=hint
             )
-        # The weight is read here, since a mask or a scale of it is computed when it is read.
+        # The weight is read here, since reading applies its mask and scale.
         out = functional.linear(
             heads.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias
         )
@@ -86,7 +86,7 @@ class FewerHeads(nn.MultiheadAttention):
         return [torch.unflatten(one, -1, (self.num_heads, -1)).transpose(1, 2) for one in wide]
 
     def _appended(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Return keys and values with those that every sequence gets, and how many these are."""
+        """Return keys and values with those appended to every sequence, and the number of these."""
         parts: list[Tensor] = []
         for one, bias in ((k, self.bias_k), (v, self.bias_v)):
             last = one if bias is None else self._spread(bias, one)
@@ -102,7 +102,7 @@ class FewerHeads(nn.MultiheadAttention):
     def _mask(
         self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, q: Tensor, extra: int
     ) -> Tensor | None:
-        """Return what is added to scores; what was appended to the keys is always attended to."""
+        """Return the mask to add to scores; appended keys are always attended to."""
         found = None
         if attn_mask is not None:
             found = _additive(attn_mask, q)

@@ -1,4 +1,4 @@
-"""Shrunk: what `Session.shrink` did, as data that prints."""
+"""Shrunk: the result of `Session.shrink`, as data that prints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stay:
         dimension: the dimension of the slices.
         count: how many.
         reason: why.
-        hint: what in the config would free them, or None.
+        hint: the change of the config that would free them, or None.
     """
 
     target: str
@@ -56,7 +56,17 @@ class Stay:
 
 
 DEPENDS = "reads values there that depend on the input"
-"""Part of the reason of what a reader needs."""
+"""Part of the reasons of positions that a reader needs."""
+
+_NORM = (
+    "prune the norm and the bias before it with the layer: list the norm's type in op_types beside "
+    "the layer's with dependency_groups: auto, or align it"
+)
+
+_OF_TENSORS = (
+    "take the size from the tensor that forward computes with; where it is a number of a config "
+    "that several layers read, mask equally many in each"
+)
 
 _HINTS = {
     DEPENDS: "what it is added to or made from has to be masked there as well",
@@ -69,21 +79,21 @@ _HINTS = {
     "rows are looked up": "mask columns of the embedding: granularity: in_channel",
     "no rule for": "leave the layers that it reads out of the config",
     "random numbers": "leave the layers that it reads out of the config",
-    "depends on the size": "take the size from the tensor that forward computes with",
-    "raises on the small model": "take the size from the tensor that forward computes with",
+    "depends on the size": _OF_TENSORS,
+    "raises on the small model": _OF_TENSORS,
     "bias of several readers": "give each layer a bias of its own",
-    "follows the size": "align the norm and the bias before it with the layer",
+    "follows the size": _NORM,
     "read different constants": "align the bias before it with the layer",
     "no output of the example": "leave it out of the config: evaluation does not use it",
     "one has to stay": "a lower ratio: a layer of no channel computes nothing",
     "round_to": "a smaller round_to",
     "different cuts": "mask the same channels of what it combines: dependency_groups: auto",
-    "at a padded border": "align the norm and the bias before it with the layer",
-    "has no bias to take it over": "align the norm and the bias before it with the layer",
+    "at a padded border": _NORM,
+    "has no bias to take it over": _NORM,
     ", made of torch.nn.MultiheadAttention": (
         "write it as separate projections and scaled_dot_product_attention"
     ),
-    "insists on its width": "mask whole heads of it as well",
+    "requires its full width": "mask whole heads of it as well",
     "chooses experts": "mask the same rows in all experts, with granularity: [-1, 1, -1]",
     "lose equally many": "ask for the same ratio in each part: internal_metric_block",
     "whole heads": "a granularity of whole heads",
@@ -93,7 +103,7 @@ _HINTS = {
 
 
 def hint_for(reason: str) -> str | None:
-    """Return what in the config would free slices that stay, or None.
+    """Return the change of the config that would free slices that stay, or None.
 
     Args:
         reason: why they stay.
@@ -117,18 +127,18 @@ class Absorption:
 
 
 Change: TypeAlias = tuple[int, int]
-"""A count before and now."""
+"""A count before and after."""
 
 
 @attrs.frozen(kw_only=True)
 class Smaller:
-    """A module that has or computes less, without the modules in it.
+    """A module that became smaller, without the modules in it.
 
     Attributes:
         module: its full name; empty for the root.
-        parameters: how many parameters it had and has.
-        macs: multiply-accumulate operations of the example, before and now.
-        bytes: what its parameters and buffers took and take.
+        parameters: the number of its parameters before and after.
+        macs: multiply-accumulate operations of the example, before and after.
+        bytes: the bytes of its parameters and buffers before and after.
     """
 
     module: str
@@ -151,21 +161,23 @@ def _changes(data: Mapping[str, Json]) -> dict[str, Change]:
 
 @attrs.frozen(kw_only=True)
 class Shrunk:
-    """What a call of `Session.shrink` removed.
+    """The result of a call of `Session.shrink`.
 
     Attributes:
         rows: one for each dimension that became smaller.
         stays: masked slices that could not be removed, and why.
-        absorbed: constants that biases took over.
-        parameters: how many parameters there were and are.
-        macs: multiply-accumulate operations of the example, before and now.
-        bytes: what parameters and buffers took and take.
-        modules: the modules that have or compute less.
+        absorbed: the constants that biases took over.
+        parameters: the number of parameters before and after.
+        macs: multiply-accumulate operations of the example, before and after.
+        bytes: the bytes of parameters and buffers before and after.
+        modules: the modules that became smaller.
         error: the largest difference of an output from the masked model's, relative to the largest
-            output where that is above 1.
+            output if that is above 1.
         in_float64: whether the outputs were compared in double precision.
-        at_other_sizes: whether they were also compared with inputs of other sizes than the
-            example's; where not, the model takes none that was tried.
+            other_in_training: readers for which something removed is zero in evaluation only: in
+            training, a batch norm makes a constant of its own bias there.
+        at_other_sizes: whether they were also compared for inputs of other sizes than the
+            example's; if not, the model accepts none of those that were tried.
     """
 
     rows: tuple[Row, ...]
@@ -178,6 +190,7 @@ class Shrunk:
     error: float
     in_float64: bool
     at_other_sizes: bool = False
+    other_in_training: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Json]:
         """Return the same as JSON data."""
@@ -190,6 +203,7 @@ class Shrunk:
             "error": self.error,
             "in_float64": self.in_float64,
             "at_other_sizes": self.at_other_sizes,
+            "other_in_training": list(self.other_in_training),
         }
 
     @classmethod
@@ -201,7 +215,7 @@ class Shrunk:
 
         Raises:
             KeyError: a part is missing.
-            TypeError: a part has fields this version does not know.
+            TypeError: a part has fields that this version does not know.
         """
         return cls(
             rows=tuple(Row(**row) for row in data["rows"]),
@@ -214,11 +228,12 @@ class Shrunk:
             error=data["error"],
             in_float64=data["in_float64"],
             at_other_sizes=data.get("at_other_sizes", False),
+            other_in_training=tuple(data.get("other_in_training", ())),
         )
 
     @property
     def summary(self) -> str:
-        """The counts before and now, in one line."""
+        """The counts before and after, in one line."""
         return (
             f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, MACs {self.macs[0]:,} "
             f"-> {self.macs[1]:,}, bytes {self.bytes[0]:,} -> {self.bytes[1]:,}, largest "
@@ -232,6 +247,8 @@ class Shrunk:
             lines.append(f"  {name}: dimension {row.dimension}, {row.before} -> {row.after}")
         for one in self.absorbed:
             lines.append(f"  {one.bias} took over {one.count} constants (exact in {one.mode})")
+        for name in self.other_in_training:
+            lines.append(f"  {name} reads zeros of what was removed in evaluation alone")
         lines += [f"  {stay}" for stay in self.stays]
         if self.rows and not self.at_other_sizes:
             lines.append("  compared at the sizes of the example alone")

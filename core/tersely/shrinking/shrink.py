@@ -1,4 +1,4 @@
-"""Shrinking a plain module: find what can go, cut it in place, prove it, or put it back."""
+"""Shrinking a plain module: find what can be removed, cut it, and prove it or restore it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut, FixedShapes
+from tersely.engine.state.cutting import Cut, FixedShapes
 from tersely.errors import SessionError
 from tersely.shrinking.absorbing import absorptions
 from tersely.shrinking.cutting.apply import (
@@ -48,17 +48,19 @@ _ATTEMPTS = 20
 
 @attrs.frozen(eq=False)
 class Shrinking:
-    """What was cut.
+    """The result of a cut.
 
     Attributes:
         cuts: parameter or buffer -> its cut.
-        stays: what could not be removed.
+        stays: the masked slices that could not be removed.
         absorbed: constants that biases took over.
-        error: largest relative difference of outputs, masked against small.
-        undoing: puts the model back.
-        in_float64: whether the outputs were compared in double precision.
-        at_other_sizes: whether those of inputs of other sizes than the example's were, too.
-        by_heads: the attention modules that compute with as many heads as they have now.
+        error: the largest relative difference between outputs of the masked and the small model.
+        undoing: restores the model.
+        other_in_training: readers for which something removed is zero in evaluation only.
+            in_float64: whether the outputs were compared in double precision.
+        at_other_sizes: whether they were also compared for inputs of other sizes than the
+            example's.
+        by_heads: the attention modules that compute with their remaining heads.
     """
 
     cuts: Mapping[str, Cut]
@@ -66,6 +68,7 @@ class Shrinking:
     absorbed: tuple[Absorption, ...]
     error: float
     undoing: Undoing = attrs.field(kw_only=True)
+    other_in_training: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     in_float64: bool = attrs.field(default=False, kw_only=True)
     at_other_sizes: bool = attrs.field(default=False, kw_only=True)
     by_heads: tuple[nn.Module, ...] = attrs.field(default=(), kw_only=True)
@@ -82,21 +85,21 @@ def shrink_module(
     fixed: FixedShapes | None = None,
     approximate: bool = False,
 ) -> Shrinking:
-    """Remove in place what masks leave without effect.
+    """Remove in place everything that masks leave without effect.
 
     Args:
         model: the model, without its masks in force.
         args: positional arguments of an example call.
         kwargs: keyword arguments of the call.
-        kept: parameter -> what its mask keeps, bool, the parameter's shape.
-        used: what forward makes of parameters besides masking them; by default nothing.
-        round_to: row and column counts of weights that lose some stay multiples of it.
-        fixed: what keeps its shape, and why.
+        kept: parameter -> its mask, bool, True = kept, the parameter's shape.
+        used: how forward changes parameters besides masking them; not at all by default.
+        round_to: the row and column counts of weights that lose some remain multiples of this.
+        fixed: tensors that keep their shape -> the reason.
         approximate: whether to remove constants that no bias takes over exactly.
 
     Raises:
         SessionError: the model cannot be exported, or the small model's outputs differ; the model
-            is as it was.
+            is unchanged.
     """
     tensors = named_tensors(model)
     names = {id(tensor): name for name, tensor in reversed(list(tensors.items()))}
@@ -134,7 +137,7 @@ def shrink_module(
         attending.undo()
         if not found.cuts:
             return found
-        # A module that loses nothing keeps torch's forward, and is no part of what is proven.
+        # A module that loses nothing keeps torch's forward, and is not part of the proof.
         reasons |= {path: _first_reason(path, found.stays) for path in whole}
         tried = {path: module for path, module in tried.items() if path not in whole}
 
@@ -168,13 +171,14 @@ def _shrunk(task: Task, fixed: FixedShapes) -> Shrinking:
             return Shrinking(
                 cuts,
                 stays,
-                took,
+                took.absorbed,
                 found.error,
                 undoing=found.undoing,
+                other_in_training=took.other_in_training,
                 in_float64=task.masked().example.dtype is torch.float64,
                 at_other_sizes=found.at_other_sizes,
             )
-        # An attribute that was written may be a number of the same value that means something else.
+        # An attribute that was set may have the same value by coincidence.
         suspects = {path for path in written if _is_around(path, found.module)}
         if found.is_elsewhere and not elsewhere and task.elsewhere is not None:
             elsewhere = (task.program(task.elsewhere),)
@@ -189,12 +193,12 @@ def _shrunk(task: Task, fixed: FixedShapes) -> Shrinking:
 
 @attrs.frozen(eq=False)
 class Small:
-    """A small model that is proven.
+    """A small model that was proven.
 
     Attributes:
-        error: largest relative difference of outputs, masked against small.
-        undoing: puts the model back.
-        at_other_sizes: whether outputs in other sizes than the example's were compared, too.
+        error: the largest relative difference between outputs of the masked and the small model.
+        undoing: restores the model.
+        at_other_sizes: whether outputs for inputs of other sizes were compared, too.
     """
 
     error: float
@@ -209,10 +213,10 @@ def _tried(
     solution: Solution,
     failures: Mapping[str, int],
 ) -> tuple[Small | Failure, Mapping[str, type[nn.Module]]]:
-    """Cut the model and prove it, or put it back and say why it fails.
+    """Cut the model and prove it, or restore it and return why it fails.
 
     Returns:
-        Also the modules of which attributes were written, and their classes.
+        Also the modules whose attributes were set, and their classes.
     """
     model, cuts, undoing = task.model, cuts_of(solution), Undoing()
     try:
@@ -234,7 +238,7 @@ def _tried(
                 compared = max(error, other)
                 return Small(compared, undoing, at_other_sizes=is_compared), written
             if elsewhere and _is_proved_elsewhere(task, elsewhere[0], trace, solution):
-                # The outputs are not determined there, as rows of tokens that no expert takes.
+                # Some outputs are undefined, such as rows of tokens that no expert takes.
                 return Small(error, undoing, at_other_sizes=False), written
             found = Failure("", {}, is_elsewhere=True)
     except BaseException:
@@ -249,7 +253,7 @@ def _is_around(first: str, second: str) -> bool:
 
 
 def _proved(task: Task, program: Program, trace: Trace, solution: Solution) -> Program | Failure:
-    """Return the program of the small model when it is proven, or else why it fails."""
+    """Return the program of the small model if it is proven, or else why it fails."""
     try:
         small = task.read(task.example)
     except Exception as error:
@@ -259,7 +263,7 @@ def _proved(task: Task, program: Program, trace: Trace, solution: Solution) -> P
 
 
 def _is_proved_elsewhere(task: Task, program: Program, trace: Trace, solution: Solution) -> bool:
-    """Tell whether the small model runs, in other sizes, the operators that were predicted."""
+    """Tell whether the small model runs the predicted operators for inputs of other sizes."""
     seen = copy.copy(trace)
     seen.flows = trace.elsewhere
     try:

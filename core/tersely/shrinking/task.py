@@ -1,4 +1,4 @@
-"""What a call of shrink is given, and what the model and the small one return to be compared."""
+"""The arguments of a call of shrink, and the outputs of both models to compare."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tersely.shrinking.proving.sizes import of_another_size
 
 @attrs.frozen(eq=False)
 class Masked:
-    """What the masked model returns.
+    """The outputs of the masked model.
 
     Attributes:
-        example: of the example, and of random inputs of its sizes.
-        elsewhere: of inputs of other sizes; None where the model takes none that is tried.
+        example: those for the example, and for random inputs of its sizes.
+        elsewhere: those for inputs of other sizes; None if the model accepts none of those tried.
     """
 
     example: Outputs
@@ -37,16 +37,16 @@ class Masked:
 
 
 class Task:
-    """What is shrunk, and what is asked for (mutable: it keeps what the masked model returned).
+    """The model to shrink, and the options (mutable: it keeps the outputs of the masked model).
 
     Args:
         model: the model.
         example: arguments and keyword arguments of a call.
-        source: values of its parameters as masks leave them.
+        source: the masked values of its parameters.
         tensors: its parameters and buffers, by every name.
         names: identity of a parameter or buffer -> its first name.
-        round_to: row and column counts of weights that lose some stay multiples.
-        approximate: whether constants go that no bias takes over exactly.
+        round_to: the row and column counts of weights that lose some remain multiples of this.
+        approximate: whether to remove constants that no bias takes over exactly.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Task:
 
     @cached_property
     def elsewhere(self) -> Inputs | None:
-        """An example of other sizes, or None where the model takes none that is tried."""
+        """An example of other sizes, or None if the model accepts none of those tried."""
         return of_another_size(self.model, self.example)
 
     def masked(self, program: Program | None = None) -> Masked:
-        """Return what the masked model returns, computed once.
+        """Return the outputs of the masked model, computed once.
 
         Args:
-            program: its operators with the example, where they are known.
+            program: its operators with the example, if they are known.
         """
         if self._masked is None:
             values = self.source.masked()
@@ -91,18 +91,18 @@ class Task:
             return None
         try:
             return self._outputs(values, self.elsewhere, way=way)
-        except Exception:  # the forward is the user's: what runs as it is may not in float64
+        except Exception:  # the forward is the user's, and may not run in float64
             return None
 
     def error(self, values: Mapping[str, Tensor], program: Program) -> float:
-        """Return by how much the small model, as the model is now, differs from the masked one.
+        """Return the difference between the masked model and the small one.
 
         Args:
-            values: its parameters that differ.
+            values: its parameters with other values.
             program: its operators with the example.
 
         Raises:
-            SessionError: that is too much, unless it was asked to be approximate.
+            SessionError: the difference is too large, and ``approximate`` is False.
         """
         before = self.masked().example
         after = self._outputs(values, self.example, program, way=before.way)
@@ -113,14 +113,14 @@ class Task:
         return error
 
     def error_elsewhere(self, values: Mapping[str, Tensor]) -> float:
-        """Compare them with inputs of other sizes, where there are any.
+        """Compare them for inputs of other sizes, if there are any.
 
         Args:
-            values: parameters of the small model that differ.
+            values: parameters of the small model with other values.
 
         Returns:
-            The largest relative difference; infinity where the small model raises, or where
-            integers or booleans differ.
+            The largest relative difference; infinity if the small model raises, or if integers or
+            booleans differ.
         """
         before = self.masked().elsewhere
         if before is None or self.elsewhere is None:
@@ -141,16 +141,16 @@ class Task:
         *,
         way: Way | None = None,
     ) -> Outputs:
-        """Run the model as it is now with other values of parameters."""
+        """Run the present model with other values of parameters."""
         read = (lambda: self.program(example)) if program is None else (lambda: program)
         return outputs_of(self.model, values, compared_inputs(example), read, way=way)
 
     def program(self, example: Inputs, *, has_lines: bool = False) -> Program:
-        """Return the operators of the model as it is now.
+        """Return the operators of the present model.
 
         Args:
             example: arguments and keyword arguments.
-            has_lines: whether each operator knows the lines of code that run it.
+            has_lines: whether operators have the lines of code that run them.
 
         Raises:
             SessionError: ``torch.export`` cannot follow the model.
@@ -167,7 +167,7 @@ class Task:
             ) from error
 
     def read(self, example: Inputs, *, has_lines: bool = False) -> Program:
-        """Return the same, with parameters under the first of their names.
+        """Return the same, with the first name of each parameter.
 
         Raises:
             Exception: whatever ``torch.export`` or the model raises.

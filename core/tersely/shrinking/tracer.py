@@ -1,4 +1,4 @@
-"""The dependency tracer: parameters that share channels, on the graph that shrinking cuts."""
+"""The dependency tracer: finds parameters that share channels in the graph that shrinking uses."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class ExportedGraphTracer:
         """Return which parameters share output channels.
 
         Args:
-            model: the model; a copy that shares its parameters' storage is exported, so nothing of
-                the model changes. It may be on the meta device.
+            model: the model; a copy that shares the storage of its parameters is exported, so the
+                model does not change. It may be on the meta device.
             example_inputs: a tensor, a tuple or list of arguments, or a mapping of keyword
                 arguments, on the model's device.
             parameters: names as in ``named_parameters()``.
 
         Raises:
-            PlanError: the model cannot be exported or followed, or its ties are no one-to-one
-                ties; names the module or the operator.
+            PlanError: the model cannot be exported or followed, or its ties are not one-to-one; the
+                error names the module or operator.
         """
         twin = _twin(model)
         with _isolated(twin):
@@ -56,7 +56,7 @@ class ExportedGraphTracer:
 
 
 class Unread:
-    """Parameters, whose values nobody reads, and buffers, which may say where elements move.
+    """Parameters, whose values are not needed, and buffers, which may hold indices.
 
     Args:
         tensors: parameters and buffers by name.
@@ -101,7 +101,7 @@ def _twin(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _isolated(model: nn.Module) -> Iterator[None]:
-    """Put the random generators back afterwards."""
+    """Restore the random generators afterwards."""
     devices = {tensor.device for tensor in [*model.parameters(), *model.buffers()]}
     indices = [device.index or 0 for device in devices if device.type == "cuda"]
     with torch.random.fork_rng(devices=indices), torch.inference_mode(False):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, synced, then moved into it."""
+"""Files that are complete or missing: written next to their place, synced, then moved into it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def partial_path(path: Path) -> Path:
     """Return where the content of ``path`` is written before it is moved into place.
 
     Args:
-        path: the final place; the partial file lies beside it, so that the move is atomic.
+        path: the final place; the partial file is next to it, so that the move is atomic.
     """
     return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
 

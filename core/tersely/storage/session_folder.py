@@ -66,7 +66,7 @@ class StoredSession:
     """What a saved session holds, checked against its digests.
 
     Attributes:
-        tensors: name -> tensor on the CPU; the caller owns them. A mask is unpacked anew each time
+        tensors: name -> tensor on the CPU; the caller owns them. A mask is unpacked each time
             that it is asked for.
         data: everything else of the session's state.
         plan: the plan as `Plan.to_dict` gave it.

@@ -53,7 +53,7 @@ def write_tensors(
         tensors: dense tensors of any device and layout. One that has several names is written
             once, under the first; the metadata has the others, as `safetensors.torch.save_model`
             writes it. Tensors that share a part of their memory are written once each.
-        rename: called with ``path`` and the content's SHA-256; returns the final place beside it.
+        rename: called with ``path`` and the content's SHA-256; returns the final place next to it.
 
     Returns:
         The place of the file and the SHA-256 of its content.

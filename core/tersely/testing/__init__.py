@@ -5,12 +5,12 @@ everything that is wrong; `contract_results` returns the single checks for listi
 """
 
 from tersely.testing.contract import CheckResult, Contract, ContractError, contract_results
-from tersely.testing.exporter import ExporterContract, check_exporter
+from tersely.testing.exporters.contract import ExporterContract, check_exporter
 from tersely.testing.granularity import GranularityContract, check_granularity
-from tersely.testing.loss import LossContract, check_loss
+from tersely.testing.losses.contract import LossContract, check_loss
 from tersely.testing.parametrize import parametrize
-from tersely.testing.pruner import PrunerContract, check_pruner
-from tersely.testing.quantizer import QuantizerContract, check_quantizer
+from tersely.testing.pruners.contract import PrunerContract, check_pruner
+from tersely.testing.quantizers.contract import QuantizerContract, check_quantizer
 from tersely.testing.schedule import ScheduleContract, check_schedule
 
 __all__ = [

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from tersely.testing.contract import Contract
-from tersely.testing.exporter import ExporterContract
+from tersely.testing.exporters.contract import ExporterContract
 from tersely.testing.granularity import GranularityContract
-from tersely.testing.loss import LossContract
-from tersely.testing.pruner import PrunerContract
-from tersely.testing.quantizer import QuantizerContract
+from tersely.testing.losses.contract import LossContract
+from tersely.testing.pruners.contract import PrunerContract
+from tersely.testing.quantizers.contract import QuantizerContract
 from tersely.testing.schedule import ScheduleContract
 
 CONTRACTS: Final[Mapping[str, type[Contract]]] = {

@@ -27,7 +27,7 @@ from tersely.testing.option_checks import (
     interruption_problem,
     unread_problem,
 )
-from tersely.testing.process_state import CHANGED_ENVIRONMENT, watched_process
+from tersely.testing.untouched.process_state import CHANGED_ENVIRONMENT, watched_process
 
 Kind = Literal["pruners", "quantizers", "granularities", "losses", "schedules", "exporters"]
 

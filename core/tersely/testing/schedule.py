@@ -10,7 +10,7 @@ import attrs
 
 from tersely.json_value import Json
 from tersely.testing.contract import Contract, Kind, expect, require
-from tersely.testing.random_state import untouched_random_state
+from tersely.testing.untouched.random_state import untouched_random_state
 
 _PROGRESS = sorted({Fraction(step, steps) for steps in (20, 97) for step in range(steps + 1)})
 

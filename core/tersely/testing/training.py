@@ -16,7 +16,7 @@ from tersely.calibration.observing import run_batches
 from tersely.contracts.pruner import Pruner, PruningTarget
 from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.contracts.whole_model import ScoresModel, WholeModel
-from tersely.engine.batches import call_observed
+from tersely.engine.observation.batches import call_observed
 from tersely.json_value import Json
 from tersely.pruning.ranking import rank, target_of
 from tersely.pruning.run import PruningRun
@@ -28,7 +28,7 @@ from tersely.testing.contract import expect
 from tersely.testing.models import contract_batches
 
 STEPS = 3
-"""Enough for what is learned to leave its first values behind."""
+"""Enough for learned tensors to change from their initial values."""
 
 
 def prepare(net: nn.Module, recipe: Mapping[str, Json]) -> Session:

@@ -19,21 +19,42 @@ class Between(nn.Module):
         return self.b(self.operation(self.a(x)))
 
 
-class Queries(nn.Module):
-    """Four heads of query for two of key and value, with positions turned or not."""
+class RootMeanSquare(nn.Module):
+    """A norm written out, with a scale."""
 
-    def __init__(self, *, is_turned):
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+NORMS = {
+    "none": nn.Identity,
+    "layer norm": lambda: nn.LayerNorm(4),
+    "rms norm": lambda: nn.RMSNorm(4),
+    "written": lambda: RootMeanSquare(4),
+    "softmax": lambda: nn.Softmax(-1),
+}
+
+
+class Queries(nn.Module):
+    """Four heads of query for two of key and value, normalized, with positions turned or not."""
+
+    def __init__(self, *, is_turned, norm=nn.Identity):
         super().__init__()
         self.is_turned = is_turned
+        self.norms = nn.ModuleList([norm(), norm()])
         self.q, self.k, self.v = nn.Linear(6, 16), nn.Linear(6, 8), nn.Linear(6, 8)
         self.out = nn.Linear(16, 6)
 
     def forward(self, x):
         batch, length, _ = x.shape
-        q = self.turned(self.q(x).view(batch, length, 4, 4).transpose(1, 2))
-        k, v = (
-            project(x).view(batch, length, 2, 4).transpose(1, 2) for project in (self.k, self.v)
-        )
+        q = self.norms[0](self.q(x).view(batch, length, 4, 4))
+        k = self.norms[1](self.k(x).view(batch, length, 2, 4))
+        v = self.v(x).view(batch, length, 2, 4)
+        q, k, v = self.turned(q.transpose(1, 2)), k.transpose(1, 2), v.transpose(1, 2)
         k, v = (
             one[:, :, None].expand(batch, 2, 2, length, 4).reshape(batch, 4, length, 4)
             for one in (self.turned(k), v)
@@ -106,13 +127,27 @@ def test_shuffled_channels_go_in_pairs(keys_of, image):
     assert keys_of(Between(shuffle, 8), image)["a"] == {"dependency_parts": 2}
 
 
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("is_turned", [False, True])
-def test_heads_that_serve_several_queries_go_whole(keys_of, tokens, is_turned):
-    found = keys_of(Queries(is_turned=is_turned), tokens)
+def test_heads_that_serve_several_queries_go_whole(keys_of, tokens, is_turned, norm):
+    found = keys_of(Queries(is_turned=is_turned, norm=NORMS[norm]), tokens)
 
     group = {"dependency_group_id": "channels_of_q"}
     assert found["q"] == {**group, "granularity": [8, -1]}
     assert found["k"] == found["v"] == {**group, "granularity": [4, -1]}
+
+
+def test_heads_that_a_norm_of_each_scales_go_whole(keys_of, tokens):
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 12), nn.Linear(12, 6)
+            self.norm = nn.LayerNorm(4)
+
+        def forward(self, x):
+            return self.b(self.norm(self.a(x).unflatten(-1, (3, 4))).flatten(-2))
+
+    assert keys_of(Heads(), tokens)["a"] == {"granularity": [4, -1]}
 
 
 @pytest.mark.parametrize("kind", [Gated, GatedByHalves])

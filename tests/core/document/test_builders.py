@@ -39,6 +39,12 @@ def test_an_entry_is_the_mapping_of_what_was_given() -> None:
     )
 
 
+def test_an_entry_shows_what_was_given() -> None:
+    entry = tersely.DistillationEntry(op_names=["layer4"], lambda_=0.5)
+
+    assert repr(entry) == "DistillationEntry(op_names=['layer4'], lambda_=0.5)"
+
+
 def test_the_word_that_python_reserves_is_a_key() -> None:
     entry = tersely.DistillationEntry(op_names=["layer4"], lambda_=0.5)
 

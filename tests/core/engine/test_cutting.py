@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tersely.engine.cutting import Cut, cut_saved
-from tersely.engine.saver import Saved
+from tersely.engine.state.cutting import Cut, cut_saved
+from tersely.engine.state.saver import Saved
 
 ROWS, COLUMNS = torch.tensor([0, 2]), torch.tensor([1, 2])
 

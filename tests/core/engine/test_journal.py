@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.engine.journal import Journal
+from tersely.engine.state.journal import Journal
 from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import known_flag, state_buffer
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tersely
-from tersely.engine.saver import (
+from tersely.engine.state.saver import (
     MOVED,
     Grammar,
     Saved,

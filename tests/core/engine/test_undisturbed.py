@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from tersely.engine.undisturbed import undisturbed
+from tersely.engine.isolation.undisturbed import undisturbed
 
 
 def test_a_parameter_that_was_transposed_has_its_shape_again():

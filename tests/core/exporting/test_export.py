@@ -47,7 +47,9 @@ def test_a_path_with_the_ending_of_another_format_is_refused(session, tmp_path):
 
     name = tersely.registry().register(Face(), name="other-formats")
     try:
-        with pytest.raises(ExportError, match=r"other does, and a file of toy_names ends in \.txt"):
+        with pytest.raises(
+            ExportError, match=r"has the ending of other, and a file of toy_names ends in \.txt"
+        ):
             session.export("toy_names", tmp_path / "names.other")
     finally:
         tersely.registry().unregister(name)

@@ -103,6 +103,54 @@ def test_a_class_with_its_own_way_to_copy_copies_as_it_says(x, prune):
     assert type(copy.deepcopy(model)[0]) is Fresh
 
 
+class Emptied(nn.Linear):
+    """Copies as `copy.deepcopy` does, and needs arguments to be made."""
+
+    def __deepcopy__(self, memo):
+        replica = memo[id(self)] = type(self).__new__(type(self))
+        replica.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return replica
+
+
+class Ready(Emptied):
+    """The same, made without arguments."""
+
+    def __init__(self):
+        super().__init__(6, 2)
+
+
+class Shallow(nn.Linear):
+    def __copy__(self):
+        replica = type(self).__new__(type(self))
+        replica.__dict__.update(self.__dict__)
+        return replica
+
+
+@pytest.mark.parametrize("layer", [lambda: Emptied(6, 2), Ready])
+def test_a_class_that_fills_an_empty_copy_is_copied_masked(x, prune, layer):
+    model = nn.Sequential(layer())
+    prune(model, {"op_names": ["0"], "target_names": ["weight"]})
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(x), model(x))
+    assert type(twin[0]) is type(model[0])
+    assert torch.equal(twin[0].weight == 0, model[0].weight == 0)
+
+
+def test_a_class_that_fills_a_shallow_copy_is_copied_masked(x, prune):
+    model = nn.Sequential(Shallow(6, 2))
+    prune(model, {"op_names": ["0"], "target_names": ["weight"]})
+    assert torch.equal(copy.copy(model[0])(x), model(x))
+
+
+def test_a_parametrized_layer_is_copied_with_the_masks_of_its_other_targets(x, prune):
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 2)))
+    bias = {"bias": {"sparse_ratio": 0.5, "align": None}}
+    prune(model, {"op_names": ["0"], "target_names": ["bias"], "target_settings": bias})
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(x), model(x))
+    assert int((twin[0].bias == 0).sum()) == 1
+
+
 def test_a_class_with_its_own_pickling_is_refused_by_name(prune):
     class Peculiar(nn.Linear):
         def __reduce_ex__(self, protocol):

@@ -51,3 +51,42 @@ def test_an_optimizer_made_before_goes_on_moving_it(learning):
     net.first._buffers[NAME].sum().backward()
     optimizer.step()
     assert net.last._buffers[NAME].tolist() == [0.5, 1.5]
+
+
+def test_what_is_learned_stays_that_tensor_when_a_checkpoint_is_assigned(learning):
+    net, leaf = learning
+    optimizer = torch.optim.SGD([leaf], lr=0.5)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    for name in ("first", "last"):
+        state[f"{name}.{NAME}"] = torch.tensor([3.0, 4.0])
+    net.load_state_dict(state, assign=True)
+    assert net.first._buffers[NAME] is net.last._buffers[NAME] is leaf
+    assert leaf.tolist() == [3.0, 4.0]
+    leaf.sum().backward()
+    optimizer.step()
+    assert leaf.tolist() == [2.5, 3.5]
+    assert state[f"first.{NAME}"].tolist() == [3.0, 4.0]
+
+
+def test_what_is_learned_goes_on_learning_where_loading_swaps_tensors(learning):
+    net, leaf = learning
+    state = {key: torch.ones_like(value) for key, value in net.state_dict().items()}
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        net.load_state_dict(state)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert net.first._buffers[NAME] is leaf
+    assert leaf.requires_grad
+    assert leaf.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_is_learned_stays_in_full_precision_in_a_model_of_half(learning, dtype):
+    net, leaf = learning
+    leaf.square().sum().backward()
+    net.to(dtype)
+    assert net.first._buffers[NAME] is leaf
+    assert leaf.dtype == leaf.grad.dtype == torch.float32
+    net.double().to(dtype)
+    assert leaf.dtype == torch.float32

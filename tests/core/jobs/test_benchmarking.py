@@ -9,7 +9,7 @@ import torch
 
 from tersely.contracts import RunsExport
 from tersely.errors import ConfigError
-from tersely.jobs.benchmarking import resized
+from tersely.jobs.measuring.benchmarking import resized
 from tersely.reporting.report import read_report
 
 Run = Callable[..., str]

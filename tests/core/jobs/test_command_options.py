@@ -41,7 +41,7 @@ def test_a_search_is_asked_for_what_its_options_say(call: Any) -> None:
     pytest.importorskip("optuna")
 
     (job, wanted), named = call(
-        "tersely.searching.search_job.search_job",
+        "tersely.searching.search.job.search_job",
         SimpleNamespace(recipe={}),
         *("search", "job.yaml", "--max-drop", "1.5", "--objective", "latency", "--trials", "7"),
         *("--seed", "3", "--ratios", "0.25,0.5", "--bits", "8,6", "--costs", "table"),
@@ -59,7 +59,7 @@ def test_a_search_is_asked_for_what_its_options_say(call: Any) -> None:
 
 def test_the_sensitivity_is_measured_as_its_options_say(call: Any) -> None:
     _, named = call(
-        "tersely.searching.sensitivity_job.sensitivity_of_job",
+        "tersely.searching.sensitivity.job.sensitivity_of_job",
         "the table",
         *("sensitivity", "job.yaml", "--ratios", "0.5", "--bits", "8", "--metric", "loss"),
         *("--smaller-is-better", "--by-output", "--no-plot", "--output", "measured"),
@@ -106,8 +106,8 @@ def tersely_pruners():
 """
 
 CALLS = {
-    "search": ("tersely.searching.search_job.search_job", ("job.yaml", "--max-drop", "1")),
-    "sensitivity": ("tersely.searching.sensitivity_job.sensitivity_of_job", ("job.yaml",)),
+    "search": ("tersely.searching.search.job.search_job", ("job.yaml", "--max-drop", "1")),
+    "sensitivity": ("tersely.searching.sensitivity.job.sensitivity_of_job", ("job.yaml",)),
     "shrink": ("tersely.jobs.shrunk_run.shrink_run", ("runs/first",)),
     "export": ("tersely.jobs.exporting.export_run", ("runs/first", "--format", "onnx")),
 }

@@ -12,13 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tersely
 from tersely.errors import ConfigError
-from tersely.searching.parts import Alone, parts_of
-from tersely.searching.seeing import calls_in
+from tersely.searching.costs.parts import Alone, parts_of
+from tersely.searching.recorded_calls import calls_in
 from tersely.searching.units import units_of
 
 pytest.importorskip("optuna")
 
-from tersely.searching.costs import READINGS
+from tersely.searching.costs.costing import READINGS
 
 PARTS = """
 import torch
@@ -73,7 +73,7 @@ def search(workshop: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch) -> A
 
     from rich.console import Console
 
-    from tersely.searching import search_job as searching
+    from tersely.searching.search import job as searching
 
     monkeypatch.setattr(searching, "Costing", partial(searching.Costing, stopwatch=watch))
     workshop.code("tabled.py", PARTS)

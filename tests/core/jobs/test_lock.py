@@ -14,12 +14,12 @@ import pytest
 
 from tersely.cli.main import main
 from tersely.errors import SessionFileError
-from tersely.jobs.lock import lock_file, only_run
+from tersely.jobs.output.lock import lock_file, only_run
 
 HOLD = """
 import sys
 from pathlib import Path
-from tersely.jobs.lock import only_run
+from tersely.jobs.output.lock import only_run
 
 with only_run(Path(sys.argv[1])):
     print("held", flush=True)
@@ -116,7 +116,7 @@ def test_two_outputs_run_side_by_side(tmp_path: Path) -> None:
 def test_where_files_cannot_be_locked_the_living_owner_counts(
     tmp_path: Path, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tersely.jobs.lock._lock", lambda descriptor: None)
+    monkeypatch.setattr("tersely.jobs.output.lock._lock", lambda descriptor: None)
 
     with pytest.raises(SessionFileError, match="is being written by"), only_run(tmp_path / "out"):
         pass
@@ -149,7 +149,7 @@ def test_a_job_runs_once_at_a_time(workshop: Any, run: Callable[..., str]) -> No
         from toy_parts import finetune
 
         SECOND = (
-            "from pathlib import Path; from tersely.jobs.lock import only_run; "
+            "from pathlib import Path; from tersely.jobs.output.lock import only_run; "
             "only_run(Path(sys.argv[1])).__enter__()"
         )
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tersely.document.schemas.spec import read_schema
-from tersely.jobs.losses import LOSSES, TaskLoss
-from tersely.jobs.optimizing import OPTIMIZERS, factor_at
+from tersely.jobs.training.losses import LOSSES, TaskLoss
+from tersely.jobs.training.optimizing import OPTIMIZERS, factor_at
 
 Train = Callable[..., list[float]]
 

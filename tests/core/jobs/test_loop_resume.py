@@ -12,7 +12,7 @@ import torch
 from messages import goes_on_after, unfit_checkpoint, without_resume
 
 from tersely.errors import SessionFileError
-from tersely.jobs.checkpoint import add_to_checkpoint
+from tersely.jobs.output.checkpoint import add_to_checkpoint
 from tersely.storage import durable
 
 NOISY = {"data": "drawn", "build": "Noisy", "optimizer": "adam", "lr_schedule": "constant"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tersely.errors import ConfigError, TrainingError
-from tersely.jobs.losses import TaskLoss
+from tersely.jobs.training.losses import TaskLoss
 
 Train = Callable[..., list[float]]
 

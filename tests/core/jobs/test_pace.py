@@ -2,7 +2,7 @@
 
 import pytest
 
-from tersely.jobs.pace import Pace, spell_rest
+from tersely.jobs.progress.pace import Pace, spell_rest
 
 
 class Clock:

@@ -8,7 +8,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, IterableDataset
 
 from tersely.engine.progress import Steps, told
-from tersely.jobs.progress import BarVoice, PlainVoice, length_of, watch
+from tersely.jobs.progress.voices import BarVoice, PlainVoice, length_of, watch
 
 
 def plain() -> tuple[Console, io.StringIO]:
@@ -142,7 +142,7 @@ def test_batches_may_have_no_length_or_one_that_nobody_knows() -> None:
 def test_a_file_hears_of_long_work_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     console, stream = plain()
     now = [0.0]
-    monkeypatch.setattr("tersely.jobs.pace.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tersely.jobs.progress.pace.time.monotonic", lambda: now[0])
 
     with PlainVoice(console, phases=1).working():
         for _ in told(range(30), "blocks compressed"):
@@ -257,5 +257,5 @@ def hand_wound(monkeypatch: pytest.MonkeyPatch) -> list[HandWound]:
         made.append(HandWound(seconds, call, args))
         return made[-1]
 
-    monkeypatch.setattr("tersely.jobs.pace.Timer", make)
+    monkeypatch.setattr("tersely.jobs.progress.pace.Timer", make)
     return made

@@ -20,7 +20,7 @@ from tersely.errors import (
     PlanError,
     SessionFileError,
 )
-from tersely.jobs import folders
+from tersely.jobs.output import folders
 from tersely.reporting.report import read_report
 
 Run = Callable[..., str]

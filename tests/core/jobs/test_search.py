@@ -28,7 +28,7 @@ def job(searched_job: Any) -> Any:
 
 @pytest.fixture
 def search(job: Any) -> Callable[..., Any]:
-    from tersely.searching.search_job import Wanted, search_job
+    from tersely.searching.search.job import Wanted, search_job
 
     def search(output: str = "found", *, storage: str | None = None, **wanted: Any) -> Any:
         stream = io.StringIO()
@@ -198,7 +198,7 @@ def claim(job: Any) -> Callable[..., Any]:
     """Claims a setting in a storage, as another process does."""
     import optuna
 
-    from tersely.searching import claims
+    from tersely.searching.trials import claims
 
     def claim(storage: str, setting: tuple[int, ...], **process: Any) -> Any:
         study = optuna.load_study(study_name="tersely-search", storage=storage)
@@ -224,7 +224,7 @@ def test_what_another_machine_is_trying_is_left_to_it(job: Any, search: Any, cla
     found = search("two", storage=storage, trials=3)
 
     assert [one.setting for one in found.trials] == [(1, 1, 1), (3, 3, 3)]
-    assert "left to process 12 on elsewhere, which cannot be seen" in search.said.getvalue()
+    assert "those of process 12 on elsewhere, which cannot be seen" in search.said.getvalue()
 
 
 def test_what_another_process_is_trying_is_waited_for(
@@ -242,7 +242,7 @@ def test_what_another_process_is_trying_is_waited_for(
         if next(pauses) == 2:
             study.tell(len(study.get_trials()) - 1, state=optuna.trial.TrialState.FAIL)
 
-    monkeypatch.setattr("tersely.searching.search.time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr("tersely.searching.search.search.time", SimpleNamespace(sleep=pause))
     found = search("two", storage=storage, trials=2)
 
     assert next(pauses, None) is None
@@ -309,7 +309,7 @@ def test_where_no_layer_can_be_compressed_the_reason_is_an_error(
 def test_latency_is_measured_beside_the_dense_model(
     search: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tersely.searching.costs.SECONDS", 0.02)
+    monkeypatch.setattr("tersely.searching.costs.costing.SECONDS", 0.02)
 
     found = search(objective="latency", trials=1, ratios=(0.5,))
 
@@ -341,7 +341,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import toys
 from rich.console import Console
-from tersely.searching import search_job as searching
+from tersely.searching.search import job as searching
 
 chance = random.Random(5)
 wanted = searching.Wanted(max_drop=40, trials=12, ratios=(0.25, 0.5, 0.75))

@@ -20,8 +20,8 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), sys.argv[1]]
 import toys
 from rich.console import Console
-from tersely.searching import search_job as searching
-from tersely.searching.search import Search
+from tersely.searching.search import job as searching
+from tersely.searching.search.search import Search
 
 folder, has_kill = Path(sys.argv[1]), sys.argv[2] == "kill"
 wanted = searching.Wanted(max_drop=40, trials=20, ratios=(0.25, 0.5, 0.75))

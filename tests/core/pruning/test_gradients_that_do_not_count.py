@@ -13,6 +13,7 @@ from tersely.contracts import ObservesDenseGradients, ObservesGradients
 
 X = torch.tensor([3.0, 1.0, 2.0])
 SEEN = {}
+VALUES = {}
 
 
 class Plain(ObservesGradients):
@@ -20,6 +21,7 @@ class Plain(ObservesGradients):
 
     def observe_gradient(self, gradient, target):
         SEEN[target.name] = gradient.tolist()
+        VALUES[target.name] = target.tensor
         return {"gradient": gradient.abs()}
 
     def importance(self, target):
@@ -56,6 +58,7 @@ class Face:
 def _registered():
     tersely.registry().register(Face(), name="overflowing")
     SEEN.clear()
+    VALUES.clear()
     yield
     tersely.registry().unregister("overflowing")
 
@@ -197,3 +200,23 @@ def test_batches_without_gradients_of_what_is_kept_count():
     session.step()
 
     assert SEEN["one.weight"] == [[6.0, 0.0, 0.0]]
+
+
+def test_a_parameter_that_was_swapped_is_an_error_since_its_gradients_are_not_seen():
+    session = attached("plain")
+    parameter = dict(session.model.named_parameters())["two.weight"]
+    step(session, 1.0, 1.0)
+    session.model.zero_grad()
+    torch.utils.swap_tensors(parameter, nn.Parameter(torch.ones(1, 3)))
+    with pytest.raises(tersely.SessionError, match=r"two\.weight is another parameter .*swap_ten"):
+        step(session, 1.0, 1.0)
+
+
+def test_values_before_a_step_are_those_of_the_dtype_that_the_model_has_then():
+    session = attached("plain")
+    step(session, 1.0, 1.0)
+    session.model.double()
+    with torch.no_grad():
+        session.model.one.weight += 1e-12  # float32 does not hold it
+    step(session, 1.0, 1.0, x=X.double())
+    assert VALUES["one.weight"].tolist() == session.model.one.weight.tolist()

@@ -17,6 +17,8 @@ import tersely
 from tersely.errors import SessionFileError
 from tersely.reporting.report import Report, SparsityWarning, read_report
 from tersely.reporting.rows import Moment, Remark
+from tersely.shrinking.report import Row as ShrunkRow
+from tersely.shrinking.report import Shrunk, Stay
 
 pytestmark = pytest.mark.usefixtures("toy_pruners")
 
@@ -302,3 +304,38 @@ def test_a_name_in_brackets_is_printed_as_it_is() -> None:
 def test_a_report_is_frozen() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Report(rows=()).metrics = {}  # type: ignore[misc]  # that is the point
+
+
+def shrunk(*stays: Stay) -> Shrunk:
+    nothing = (0, 0)
+    return Shrunk(
+        rows=(ShrunkRow("0", "weight", 0, 4, 2), ShrunkRow("0", "weight", 1, 8, 6)),
+        stays=stays,
+        absorbed=(),
+        parameters=nothing,
+        macs=nothing,
+        bytes=nothing,
+        modules=(),
+        error=0.0,
+        in_float64=True,
+    )
+
+
+def test_a_pruned_target_shows_what_shrinking_removed_of_it() -> None:
+    report = Report(rows=(row(module="0"), row(module="1")), shrinks=(shrunk(),))
+
+    lines = [line for line in str(report).splitlines() if ".weight" in line]
+
+    assert ["62.50 %" in line for line in lines] == [True, False]
+
+
+def test_slices_that_stay_for_one_reason_are_one_line() -> None:
+    stays = [Stay(f"{layer}.weight", 0, 2, f"{layer + 1} reads it", "align") for layer in range(4)]
+    others = [Stay("9.weight", 0, 1, "one has to stay of 9")]
+
+    text = str(Report(rows=(row(module="0"),), shrinks=(shrunk(*stays, *others),)))
+
+    assert [line for line in text.splitlines() if "stay" in line] == [
+        "{0..3}.weight: 8 masked slices stay, those of 0.weight because 1 reads it; what frees them: align",
+        str(others[0]),
+    ]

@@ -11,8 +11,8 @@ from torch import nn
 import tersely
 from tersely.contracts import RunsExport
 from tersely.document.job import Export
-from tersely.searching.consumer import Consumer
-from tersely.searching.costs import Costing
+from tersely.searching.costs.consumer import Consumer
+from tersely.searching.costs.costing import Costing
 
 BATCH = torch.ones(2, 8)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tersely.searching.seeing import calls_in
+from tersely.searching.recorded_calls import calls_in
 
 pytest.importorskip("optuna")
 
@@ -29,7 +29,7 @@ class Repeated(nn.Module):
 
 
 def test_layers_that_differ_in_what_repr_leaves_out_share_no_entry() -> None:
-    from tersely.searching.latency_table import _described
+    from tersely.searching.costs.latency_table import _described
 
     model = nn.Sequential(Repeated(1), Repeated(100), Repeated(1)).eval()
     calls = calls_in(model, ["0", "1", "2"], torch.ones(2, 4))
@@ -66,7 +66,7 @@ class Switches(nn.Module):
 
 
 def test_an_object_that_a_layer_is_called_with_is_known_by_its_class_and_the_layer() -> None:
-    from tersely.searching.latency_table import _described
+    from tersely.searching.costs.latency_table import _described
 
     model = Switches().eval()
     kept = []  # so that no two objects have one address
@@ -91,7 +91,7 @@ class Rows(dict[str, Any]):
 
 
 def test_the_readings_of_a_layer_lie_apart_and_their_median_counts() -> None:
-    from tersely.searching.latency_entries import Entries
+    from tersely.searching.costs.latency_entries import Entries
 
     order: list[str] = []
     said = {"a": iter([1.0, 9.0, 2.0]), "b": iter([5.0, 4.0, 3.0])}
@@ -120,7 +120,7 @@ def test_the_readings_of_a_layer_lie_apart_and_their_median_counts() -> None:
 
 
 def test_an_entry_whose_measuring_was_cut_counts_with_the_readings_it_has() -> None:
-    from tersely.searching.latency_entries import Entries
+    from tersely.searching.costs.latency_entries import Entries
 
     rows = Rows()
     costing: Any = SimpleNamespace(reading=lambda name: lambda: 0.5)

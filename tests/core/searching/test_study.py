@@ -13,8 +13,8 @@ from tersely.errors import SessionFileError
 
 pytest.importorskip("optuna")
 
-from tersely.searching import claims
-from tersely.searching.study import TrialStore, Tried
+from tersely.searching.trials import claims
+from tersely.searching.trials.study import TrialStore, Tried
 
 
 def opened(place):
@@ -91,7 +91,7 @@ def test_a_search_that_does_not_say_what_it_is_of_is_refused(place, emptied):
 
 def test_what_it_is_of_in_another_form_is_refused(place):
     statement = "UPDATE study_user_attributes SET value_json = '1' WHERE key = 'subject'"
-    with pytest.raises(SessionFileError, match=r"damaged where it says what it is of"):
+    with pytest.raises(SessionFileError, match=r"damaged where it states what it belongs to"):
         changed(place, statement)
 
 
@@ -118,7 +118,7 @@ def test_tables_that_another_process_is_making_are_waited_for(tmp_path, monkeypa
         return create(**given)
 
     monkeypatch.setattr(optuna, "create_study", colliding)
-    monkeypatch.setattr("tersely.searching.study._PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("tersely.searching.trials.study._PAUSES", (0.0, 0.0, 0.0))
 
     assert opened(tmp_path / "study.db").tried() == ()
 

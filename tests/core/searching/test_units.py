@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 import tersely
-from tersely.searching.choosing import chosen_at_once, chosen_recipe
+from tersely.searching.chosen_recipes import chosen_at_once, chosen_recipe
 from tersely.searching.units import Level, units_of
 
 

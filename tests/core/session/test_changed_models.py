@@ -98,3 +98,34 @@ def test_an_expanded_parameter_is_an_error_that_says_what_to_do():
     layer.weight = nn.Parameter(torch.ones(1, 4).expand(4, 4))
     with pytest.raises(tersely.PlanError, match=r"0\.weight: it is expanded, .* of \.clone\(\)"):
         tersely.prune(nn.Sequential(layer), CONFIG, algorithm="toy")
+
+
+def test_a_parameter_that_is_swapped_stays_the_target(session):
+    layer = session.model[1]
+    parameter = dict(session.model.named_parameters())["1.weight"]
+    mask = session.masks()["1"]["weight"]
+    torch.utils.swap_tensors(parameter, nn.Parameter(torch.full((4, 4), 3.0)))
+    assert torch.equal(layer.weight, 3.0 * mask)
+    session.step()
+    assert session.finalize()[1].weight is parameter
+    assert torch.equal(parameter, 3.0 * mask)
+
+
+@pytest.fixture
+def _swapping():
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    yield
+    torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@pytest.mark.usefixtures("_swapping")
+def test_a_model_whose_parameters_are_swapped_on_conversion_moves_and_loads(session):
+    model = session.model
+    mask = session.masks()["1"]["weight"]
+    state = {key: torch.full_like(value, 2.0) for key, value in model.state_dict().items()}
+    model.double()
+    model.load_state_dict({key: state[key] for key in ("1.weight", "1.bias")}, strict=False)
+    assert model[1].weight.dtype == torch.float64
+    assert torch.equal(model[1].weight, 2.0 * mask.double())
+    session.step()
+    assert torch.equal(session.finalize()[1].weight, 2.0 * mask.double())

@@ -176,7 +176,7 @@ def test_an_attention_with_a_forward_of_its_own_keeps_its_heads():
     assert found.cuts == {}
     [reason] = {stay.reason for stay in found.stays}
     assert reason == (
-        "forward of attention (Own, made of torch.nn.MultiheadAttention) insists on its width"
+        "forward of attention (Own, made of torch.nn.MultiheadAttention) requires its full width"
     )
     assert hint_for(reason) == ("write it as separate projections and scaled_dot_product_attention")
 

@@ -44,6 +44,20 @@ def test_what_an_unmasked_batch_norm_adds_is_taken_over_in_evaluation(help):
     assert model.second.weight.shape == (3, 2, 3, 3)
 
 
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_what_is_zero_in_evaluation_alone_is_said(help, is_masked):
+    model = help.lived_in(Chain(nn.BatchNorm2d(4), nn.ReLU(), bias=False))
+    model.middle[0].bias.data.fill_(1.0)
+    model.middle[0].running_mean.fill_(10.0)  # 1 - 10 w / s, below zero
+    layers = ["first", "middle.0"] if is_masked else ["first"]
+
+    found = help.shrink(model, IMAGE, help.rows(model, layers, help.keep(4, [0, 3])))
+
+    assert model.second.weight.shape == (3, 2, 3, 3)
+    assert found.absorbed == ()
+    assert found.other_in_training == (() if is_masked else ("second",))
+
+
 def test_a_bias_that_stays_is_a_constant_that_is_taken_over(help):
     model = Chain()
     kept = masked(help, model)
@@ -171,7 +185,10 @@ def test_an_approximation_states_how_much_an_output_differs(help, name):
 def test_a_reason_comes_with_what_frees_it(help):
     model = Chain(nn.Sigmoid(), padding=1)
     found = help.shrink(model, IMAGE, masked(help, model))
-    assert found.stays[0].hint == "align the norm and the bias before it with the layer"
+    assert found.stays[0].hint == (
+        "prune the norm and the bias before it with the layer: list the norm's type in op_types "
+        "beside the layer's with dependency_groups: auto, or align it"
+    )
 
 
 class Twice(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.fx import config
 from torch.nn import functional
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.shrinking.cutting.apply import Undoing
 from tersely.shrinking.cutting.masked_weights import MaskedWeights, Used
 from tersely.shrinking.graph import flow

@@ -43,6 +43,9 @@ REDUCTIONS = {
     "zero at the example's length": lambda x, _: x * (x.shape[1] - 5),
     "one as far as the example goes": lambda x, _: x * EARLY[: x.shape[1], None],
     "turned where it is longer": lambda x, _: x if x.shape[1] < 8 else x.flip(-1),
+    "sum of one": lambda x, _: (2 * x.unsqueeze(1)).sum(1),
+    "norm of one kept": lambda x, _: x.mean(1, keepdim=True).relu().norm(dim=1),
+    "sum of a batch of one kept": lambda x, _: (x[:, None] * x[..., :1, None, :]).sum((1, 2)),
     "mean": lambda x, _: x.mean(1),
     "largest": lambda x, _: x.amax(1),
     "sum of channels": lambda x, _: (
@@ -61,7 +64,7 @@ def test_what_a_bias_takes_over_is_the_same_for_other_lengths(how):
     cut = shrink_module(model, (X,), {}, {"first.weight": rows}).cuts.get("first.weight")
     model.first.weight.data.mul_(rows if cut is None else cut(rows))
 
-    if how in ("mean", "largest"):
+    if how in ("mean", "largest", "sum of one", "norm of one kept"):
         assert model.first.weight.shape == (4, 8)
     for shape in ((2, 5, 8), (3, 4, 8), (1, 12, 8), (4, 11, 8)):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))

@@ -135,7 +135,8 @@ REASONS = {
     Padded: (
         "step.inner reads a constant there that is not zero at a padded border "
         "(conv2d of step.inner)",
-        "align the norm and the bias before it with the layer",
+        "prune the norm and the bias before it with the layer: list the norm's type in op_types "
+        "beside the layer's with dependency_groups: auto, or align it",
     ),
     Largest: (
         "amax reduces them (amax of step)",

@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from tersely.testing.option_checks import default_problem, interruption_problem, unread_problem
-from tersely.testing.process_state import watched_process
+from tersely.testing.untouched.process_state import watched_process
 
 SCHEMA = {"properties": {"sizes": {"default": [1]}, "rate": {"default": 2}}}
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import tersely
 from tersely.testing import check_exporter
-from tersely_export import onnx_round_trip
+from tersely_export.for_onnx import round_trip
 
 INPUTS = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
 SEQUENCES = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
@@ -287,7 +287,7 @@ def test_each_call_of_a_layer_is_compared(quantized, tmp_path):
 def test_an_error_of_a_first_call_is_not_hidden_by_the_next(quantized, tmp_path, monkeypatch):
     session = quantized(Twice(), INPUTS, target_names=WEIGHT_AND_INPUT, target_settings=settings())
     apart = iter([5.0, 0.0])
-    monkeypatch.setattr(onnx_round_trip, "_steps_apart", lambda *_: next(apart))
+    monkeypatch.setattr(round_trip, "_steps_apart", lambda *_: next(apart))
 
     with pytest.raises(tersely.ExportError, match=r"layer: .* 5\.0 steps apart"):
         session.export("onnx", tmp_path / "m.onnx", example_inputs=INPUTS)
@@ -345,7 +345,7 @@ def test_weights_lie_in_a_file_of_their_own_where_it_is_said(quantized, layers, 
 
 
 def test_a_file_with_other_integers_is_an_error(quantized, layers, tmp_path, monkeypatch):
-    from tersely_export import onnx_model
+    from tersely_export.for_onnx import model as onnx_model
 
     def save(model, path, *, is_external):
         held = model.graph.initializers["0.weight"]

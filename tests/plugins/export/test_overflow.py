@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely_export import onnx_round_trip, overflow
+from tersely_export.for_onnx import overflow, round_trip
 
 AVX2 = {"architecture": "x86_64", "avx2": True, "avx512_vnni": False, "avx_vnni": False}
 INPUTS = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
@@ -123,7 +123,7 @@ def test_a_layer_that_differs_is_refused_with_the_cause_and_what_to_do(
     export: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No layer is less than no step apart.
-    monkeypatch.setattr(onnx_round_trip, "_TOO_FAR", -1.0)
+    monkeypatch.setattr(round_trip, "_TOO_FAR", -1.0)
 
     with pytest.raises(tersely.ExportError) as caught:
         export(AVX2, preset="w8a8")
@@ -148,7 +148,7 @@ def test_a_layer_that_differs_is_refused_with_the_cause_and_what_to_do(
 def test_a_layer_that_differs_where_nothing_overflows_is_no_matter_of_the_processor(
     export: Any, monkeypatch: pytest.MonkeyPatch, processor: Any, stage: Any
 ) -> None:
-    monkeypatch.setattr(onnx_round_trip, "_TOO_FAR", -1.0)
+    monkeypatch.setattr(round_trip, "_TOO_FAR", -1.0)
 
     with pytest.raises(tersely.ExportError, match=r"expected 1$"):
         export(processor, **stage)
@@ -158,7 +158,7 @@ def test_a_layer_that_differs_where_nothing_overflows_is_no_matter_of_the_proces
 def test_outputs_that_differ_are_refused_with_the_cause(
     export: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_round_trip, "tensors_of", lambda outputs: [-outputs])
+    monkeypatch.setattr(round_trip, "tensors_of", lambda outputs: [-outputs])
 
     with pytest.raises(tersely.ExportError, match=r"cosine.*; this processor has no VNNI"):
         export(AVX2, preset="w8a8")

@@ -147,7 +147,7 @@ def test_what_is_learned_can_be_moved_by_the_loops_optimizer(loops, tmp_path):
     with pytest.raises(tersely.SessionError) as caught:
         accelerator.load_state(str(tmp_path))
     assert str(caught.value) == (
-        "load_state() replaces the session, and your optimizer has tensors of the one that is there; "
+        "load_state() replaces the session, and your optimizer has tensors of the current one; "
         "begin with tersely.load_session(model, checkpoint / 'tersely'), take its parameters, and give "
         "it with restore=False"
     )

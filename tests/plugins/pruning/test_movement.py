@@ -34,7 +34,7 @@ def test_a_cool_down_before_the_warm_up_ends_is_an_error():
     with pytest.raises(ValueError, match="cooldown") as caught:
         Movement(warmup_steps=5, cooldown_begin_step=4)
     assert str(caught.value) == (
-        "cooldown_begin_step 4 lies before the end of the warm-up, warmup_steps 5; sparsity grows "
+        "cooldown_begin_step 4 is before the end of the warm-up, warmup_steps 5; sparsity grows "
         "between the two"
     )
 

@@ -100,7 +100,7 @@ def test_factors_that_never_moved_are_nothing_to_rank_by(target_of):
     with pytest.raises(SessionError) as caught:
         Slim().importance(target)
     assert str(caught.value) == (
-        "layer.weight: slim ranks by factors that training moves, and none has moved; train some "
+        "layer.weight: slim ranks by learned factors, and none has changed; train some "
         "steps with session.total_loss(...) and session.step() before session.compress(), or give "
         "the stage a schedule"
     )
@@ -128,3 +128,20 @@ def test_a_learning_stage_may_select_nothing_beside_one_that_does(algorithm, opt
     session.compress()
     session.step()
     assert session.sparsity()["0"]["weight"] == 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_factors_are_learned_on_in_a_model_that_moves_to_another_dtype(dtype):
+    model = nn.Sequential(nn.Linear(2, 2))
+    entry = {"op_types": ["Linear"], "target_names": ["weight"], "sparse_ratio": 0.5}
+    session = tersely.attach(model, {"pruning": {"algorithm": "slim", "config_list": [entry]}})
+
+    def step(x):
+        session.total_loss(model(x).float().square().sum()).backward()
+        session.step()
+        return session.learned()["pruning.0.weight.factor"].detach().float().clone()
+
+    first = step(torch.ones(1, 2))
+    model.to(dtype)
+    second = step(torch.ones(1, 2, dtype=dtype))
+    assert bool((second != first).all())

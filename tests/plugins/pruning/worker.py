@@ -401,8 +401,9 @@ def taylor_attached_before_fsdp_is_an_error_in_both(rank: int) -> None:
     text = error_of(tersely.SessionError, lambda: train(model, session, rank))
     assert text == (
         "stem.weight is another parameter than when the session was attached, so taylor does not "
-        "see its gradients; fully_shard() and load_state_dict(assign=True) replace parameters: "
-        "call them before tersely.attach() or tersely.load_session()"
+        "see its gradients; fully_shard(), load_state_dict(assign=True) and "
+        "torch.utils.swap_tensors() replace parameters: call them before tersely.attach() or "
+        "tersely.load_session()"
     )
 
 

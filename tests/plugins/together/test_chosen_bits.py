@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.searching.choosing import chosen_recipe
+from tersely.searching.chosen_recipes import chosen_recipe
 from tersely.searching.units import Level, units_of
 
 

@@ -52,9 +52,9 @@ RECIPE: dict[str, Any] = {
 def test_layers_are_timed_alone_in_the_runtime_of_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tersely.searching.search_job import Wanted, search_job
+    from tersely.searching.search.job import Wanted, search_job
 
-    monkeypatch.setattr("tersely.searching.costs.SECONDS", 0.02)
+    monkeypatch.setattr("tersely.searching.costs.costing.SECONDS", 0.02)
     (tmp_path / "timed_parts.py").write_text(PARTS)
     document = {
         "model": "timed_parts:build",
@@ -84,8 +84,8 @@ def test_layers_are_timed_alone_in_the_runtime_of_the_export(
 
 
 def test_what_is_folded_is_called_with_what_was_before_it() -> None:
-    from tersely.searching.parts import Alone, parts_of, with_folds
-    from tersely.searching.seeing import calls_in
+    from tersely.searching.costs.parts import Alone, parts_of, with_folds
+    from tersely.searching.recorded_calls import calls_in
     from tersely.searching.units import units_of
 
     torch.manual_seed(0)

@@ -32,9 +32,7 @@ def test_a_file_of_tensors_refuses_a_masked_output(session, tmp_path, format):
     with pytest.raises(tersely.ExportError, match=r"0\._output_") as caught:
         session.export(format, tmp_path / "model", example_inputs=X)
 
-    assert "it is masked in each call, for which a file of tensors has no place" in str(
-        caught.value
-    )
+    assert "it is masked in each call, which a file of tensors cannot hold" in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -80,3 +80,24 @@ def test_a_step_without_a_backward_pass_is_an_error():
     session = attach(nn.Sequential(nn.Linear(4, 4)))
     with pytest.raises(tersely.SessionError, match="has no gradient"):
         session.step()
+
+
+NAMED_AS_FROZEN = r"^0\.weight is frozen since .* taylor ranks by gradients"
+
+
+def test_a_layer_that_is_frozen_later_is_named_as_frozen():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    session = attach(model)
+    model[0].requires_grad_(False)
+    model(X).square().sum().backward()
+    session.step()
+    with pytest.raises(tersely.SessionError, match=NAMED_AS_FROZEN):
+        session.compress()
+
+
+def test_layers_that_are_all_frozen_later_are_named_as_frozen():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    session = attach(model)
+    model.requires_grad_(False)
+    with pytest.raises(tersely.SessionError, match=NAMED_AS_FROZEN):
+        session.step()

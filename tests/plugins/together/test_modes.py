@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.engine.precision import full_precision, plain_modes
+from tersely.engine.isolation.precision import full_precision, plain_modes
 
 QUANTIZERS = ["ptq", "qat", "lsq", "lsq_plus", "dorefa", "bnn"]
 QUANTIZERS += ["rtn", "gptq", "awq", "smoothquant", "adaround"]

@@ -8,7 +8,7 @@ from torch import nn
 
 import tersely
 from tersely.arithmetic.positions import data_positions
-from tersely.engine.padding import mask_of
+from tersely.engine.observation.padding import mask_of
 
 LENGTHS = (5, 9, 7, 12)
 FEATURES = 8

@@ -57,7 +57,7 @@ def job(tmp_path: Path) -> Path:
 
 def test_ratios_and_bit_widths_are_chosen_together(job: Path) -> None:
     pytest.importorskip("optuna")
-    from tersely.searching.search_job import Wanted, search_job
+    from tersely.searching.search.job import Wanted, search_job
 
     wanted = Wanted(max_drop=30, objective="bytes", trials=16, ratios=(0.25, 0.5), bits=(8, 4))
     found = search_job(job, wanted, console=Console(file=io.StringIO()))
@@ -83,7 +83,7 @@ def test_ratios_and_bit_widths_are_chosen_together(job: Path) -> None:
 
 def test_a_setting_that_cannot_be_built_is_not_good_enough(job: Path) -> None:
     pytest.importorskip("optuna")
-    from tersely.searching.search_job import Wanted, search_job
+    from tersely.searching.search.job import Wanted, search_job
 
     # Without a quarter of 16 rows the next layer has 12 columns, which make no groups of 8.
     rows = {"op_names": ["0"], "sparse_ratio": 0.5}

@@ -172,3 +172,43 @@ def test_a_stage_that_masks_single_elements_only_is_refused_in_planning():
     pruning = {**PRUNING, "algorithm": "level", "shrink": True}
     with pytest.raises(tersely.PlanError, match="pruning: shrink removes whole rows and columns"):
         tersely.plan(network(), {"pruning": pruning})
+
+
+def convolutions(norm):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.ReLU(), nn.Conv2d(4, 2, 3, bias=False))
+
+
+def hints_at_norms(norm, *, types=("Conv2d",), **keys):
+    pruning = {
+        "algorithm": "l1_norm",
+        "config_list": [{"op_types": list(types), "exclude_op_names": ["3"], "sparse_ratio": 0.5}],
+        **keys,
+    }
+    plan = tersely.plan(
+        convolutions(norm), {"pruning": pruning}, example_inputs=torch.randn(2, 1, 8, 8)
+    )
+    return [hint for hint in plan.hints if "shift" in hint]
+
+
+def test_a_norm_that_would_keep_masked_channels_is_named_before_training():
+    (hint,) = hints_at_norms(nn.BatchNorm2d(4), shrink=True, dependency_groups="auto")
+    assert hint.startswith("pruning: 1 are not pruned with the layers before them")
+    assert hint.endswith("add BatchNorm2d to the op_types of the layers before them")
+    (hint,) = hints_at_norms(nn.BatchNorm2d(4), shrink=True)
+    assert hint.endswith("dependency_groups: auto and BatchNorm2d in op_types")
+
+
+@pytest.mark.parametrize(
+    ("norm", "keys"),
+    [
+        (nn.BatchNorm2d(4), {"dependency_groups": "auto"}),
+        (nn.BatchNorm2d(4, affine=False), {"dependency_groups": "auto", "shrink": True}),
+        (
+            nn.BatchNorm2d(4),
+            {"dependency_groups": "auto", "shrink": True, "types": ("Conv2d", "BatchNorm2d")},
+        ),
+    ],
+)
+def test_no_norm_is_named_where_none_keeps_a_channel(norm, keys):
+    assert hints_at_norms(norm, **keys) == []

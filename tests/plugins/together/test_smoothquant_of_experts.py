@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import tersely
 from tersely.contracts import MergesObservations
-from tersely.engine.sums import observed_together, put_of_expert
+from tersely.engine.observation.sums import observed_together, put_of_expert
 
 COUNT, WIDTH = 3, 8
 WEIGHTS = ["gate_up_proj", "down_proj"]

@@ -61,7 +61,7 @@ def _names(runs: tuple[Path, ...]) -> list[str]:
 
 def _read(folder: Path, name: str) -> ComparedRun:
     # Here, because reading a record imports what jobs need.
-    from tersely.jobs.record import read_record
+    from tersely.jobs.output.record import read_record
     from tersely.reporting.comparing.comparison import ComparedRun
     from tersely.reporting.report import read_report
 

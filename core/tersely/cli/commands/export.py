@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.console import make_console
 from tersely.cli.options.logging import log_option
 from tersely.cli.options.plugin_files import plugin_option
 from tersely.errors import ConfigError, Problem
-from tersely.extras import extra
 from tersely.json_value import Json
 
 
@@ -33,9 +33,6 @@ def command(
     quiet: bool,
 ) -> None:
     """Write the model of the finished run in DIRECTORY in another format."""
-    with extra("cli", purpose="the command line"):
-        from rich.console import Console  # slow to import
-
     # Late: it imports torch.
     from tersely.jobs.exporting import export_run
 
@@ -46,7 +43,7 @@ def command(
         options=dict(_option(one) for one in options),
         dynamic_shapes="batch" if dynamic_batch else None,
         # What was written goes to standard output, for scripts.
-        console=Console(stderr=True, quiet=quiet),
+        console=make_console(stderr=True, quiet=quiet),
     )
     for path in found.paths:
         click.echo(str(path))

@@ -9,7 +9,8 @@ from typing import Literal
 import click
 import yaml
 
-from tersely.cli.writing import write_file
+from tersely.cli.options.output import output_option
+from tersely.cli.writing import write_text
 from tersely.document.migration.migrate import migrate_document
 from tersely.document.reading.source import read_file
 from tersely.json_value import Json
@@ -17,11 +18,7 @@ from tersely.json_value import Json
 
 @click.command(name="migrate")
 @click.argument("file")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write, whole or not at all; standard output when it is left out.",
-)
+@output_option
 @click.option(
     "--format",
     "format_",
@@ -37,10 +34,7 @@ def command(file: str, output: Path | None, format_: Literal["yaml", "json"] | N
     entries = migrate_document(read_file(file))
     is_json = format_ == "json" or (format_ is None and file.lower().endswith(".json"))
     text = _as_json(entries) if is_json else _as_yaml(entries)
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_file(output, text)
+    write_text(output, text)
 
 
 def _as_json(entries: list[dict[str, Json]]) -> str:

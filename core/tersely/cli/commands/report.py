@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.console import make_console
 from tersely.errors import SessionFileError
-from tersely.extras import extra
 from tersely.reporting.report import read_report
 
 
@@ -25,9 +25,7 @@ def command(directory: Path, *, in_browser: bool) -> None:
             )
         click.launch(str(page.absolute()))
         return
-    with extra("cli", purpose="the command line"):
-        from rich.console import Console  # as slow to import as everything else together
-
+    console = make_console()
     from tersely.reporting.printing.terminal import show_report  # imports rich too
 
-    show_report(read_report(directory / "report.json"), Console())
+    show_report(read_report(directory / "report.json"), console)

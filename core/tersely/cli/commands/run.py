@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.console import make_console
 from tersely.cli.options.logging import log_option
 from tersely.cli.options.plugin_files import job_plugin_options
 from tersely.document.reading.source import read_document
-from tersely.extras import extra
 
 
 @click.command("run")
@@ -34,8 +34,5 @@ def command(
     from tersely.jobs.runner import run_job
     from tersely.planning.plan import Plan
 
-    with extra("cli", purpose="the command line"):
-        from rich.console import Console  # slow to import
-
     reviewed = None if plan is None else Plan.from_dict(read_document(plan).data)
-    run_job(job, resume=resume, output=output, plan=reviewed, console=Console(quiet=quiet))
+    run_job(job, resume=resume, output=output, plan=reviewed, console=make_console(quiet=quiet))

@@ -7,17 +7,14 @@ from pathlib import Path
 
 import click
 
+from tersely.cli.options.output import output_option
 from tersely.cli.options.plugin_files import plugin_option
-from tersely.cli.writing import write_file
+from tersely.cli.writing import write_text
 from tersely.document.schemas.schema import KINDS, Kind, schema
 
 
 @click.command(name="schema")
-@click.option(
-    "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write, whole or not at all; standard output when it is left out.",
-)
+@output_option
 @click.option(
     "--kind",
     type=click.Choice(KINDS),
@@ -33,7 +30,4 @@ def command(output: Path | None, kind: Kind) -> None:
     means. Write it again after installing plugins.
     """
     text = json.dumps(schema(kind), indent=2, ensure_ascii=False) + "\n"
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_file(output, text)
+    write_text(output, text)

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from tersely.cli.commands.sensitivity import BITS, RATIOS
+from tersely.cli.console import make_console
 from tersely.cli.options.logging import log_option
+from tersely.cli.options.measuring import measuring_options
 from tersely.cli.options.plugin_files import job_plugin_options
-from tersely.extras import extra
 
 
 @click.command("search")
@@ -31,11 +31,7 @@ from tersely.extras import extra
 )
 @click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--ratios", callback=RATIOS, metavar="R,R,...", help="The sparse ratios to try.")
-@click.option("--bits", callback=BITS, metavar="N,N,...", help="The bit widths of weights to try.")
-@click.option("--metric", help="Which number of the evaluation counts, if not the first.")
-@click.option("--smaller-is-better", "is_cost", is_flag=True, help="The metric is a loss.")
-@click.option("--by-output", is_flag=True, help="Use the output's error, not the metric.")
+@measuring_options
 @click.option(
     "--costs",
     type=click.Choice(["measured", "table"]),
@@ -52,14 +48,11 @@ def command(
     job: Path, *, storage: str | None, output: Path | None, quiet: bool, **options: Any
 ) -> None:
     """Find the cheapest recipe for JOB's model that loses no more than allowed."""
-    with extra("cli", purpose="the command line"):
-        from rich.console import Console  # slow to import
-
     # Late: it imports torch.
-    from tersely.searching.search_job import Wanted, search_job
+    from tersely.searching.search.job import Wanted, search_job
 
     given = {key: value for key, value in options.items() if value is not None}
-    console = Console(quiet=quiet)
+    console = make_console(quiet=quiet)
     result = search_job(job, Wanted(**given), storage=storage, output=output, console=console)
     click.echo(str(result))
     if result.recipe is None:

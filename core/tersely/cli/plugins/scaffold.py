@@ -1,4 +1,4 @@
-"""The files of a new third-party package, filled from the templates beside this module."""
+"""The files of a new third-party package, filled from the templates next to this module."""
 
 from __future__ import annotations
 

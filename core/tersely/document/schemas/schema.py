@@ -1,4 +1,4 @@
-"""The composed JSON Schemas of recipes, jobs and config lists, made anew when plugins change."""
+"""The composed JSON Schemas of recipes, jobs and config lists, rebuilt when plugins change."""
 
 from __future__ import annotations
 

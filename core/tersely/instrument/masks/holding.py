@@ -1,4 +1,4 @@
-"""Weights that are masked in place: what their masked elements were is kept beside them.
+"""Weights that are masked in place; the values of masked elements are stored separately.
 
 State of one held parameter, between two calls that change its mask:
 

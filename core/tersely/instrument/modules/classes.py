@@ -23,10 +23,12 @@ from tersely.instrument.masks.holding import hold_loaded, kept_by
 from tersely.instrument.masks.masked_forward import WEIGHT, masked_forward
 from tersely.instrument.modules.assigning import assign, delete, keep, register
 from tersely.instrument.modules.checkpoints import make_room, settle_scales, without_empty
+from tersely.instrument.modules.copying import WAYS, copied, make_of_class
 from tersely.instrument.modules.eager import is_eager
 from tersely.instrument.modules.layout import renew_layout
 from tersely.instrument.modules.limiting import limited_forward
-from tersely.instrument.modules.moving import apply_to_learned
+from tersely.instrument.modules.moving import apply_to_learned, keep_learning, learned_by
+from tersely.instrument.modules.nesting import FLAG, is_nesting
 from tersely.instrument.modules.reading import know, known_value, reading_once
 from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, READ, is_moved_flag
 from tersely.instrument.shown.lost_writes import need_no_lost_write
@@ -36,9 +38,6 @@ from tersely.instrument.sites.outputs import process_output
 from tersely.planning.selecting.classes import ORIGINAL
 
 _Twins: TypeAlias = "WeakValueDictionary[tuple[frozenset[str], bool], type[nn.Module]]"
-
-FLAG = "use_nested_tensor"
-"""What encoders of PyTorch remember, whether nested tensors may stand for padded ones."""
 
 # Weak on both sides: a class goes when its user lets it go, and a twin, which keeps its class
 # alive, with the last module that is one.
@@ -96,7 +95,7 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
         body["_flat_weights"] = _flat_weights()
         body["_update_flat_weights"] = _keep_flat_weights
     if issubclass(cls, nn.TransformerEncoder):
-        body[FLAG] = _is_nesting()
+        body[FLAG] = is_nesting()
     original: Callable[..., Any] = cls.forward
     if WEIGHT in parameters:
         original = limited_forward(cls, masked_forward(cls, _computed), _computed)
@@ -106,10 +105,13 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
         body["forward"] = _forward(original)
     elif original is not cls.forward:
         body["forward"] = original
-    body["__new__"] = _new(cls)
+    body["__new__"] = make_of_class(cls)
     metaclass: Any = type(cls)
     made: Any = metaclass(cls.__name__, (cls,), body)
     made.__reduce_ex__ = _reduce(made, cls, parameters, has_sites)
+    for way in WAYS:
+        if hasattr(cls, way):
+            setattr(made, way, copied(made, way))
     made._load_from_state_dict = _load(made)
     made._apply = apply_to_learned(made)
     if parameters:
@@ -118,14 +120,6 @@ def _make(cls: type[nn.Module], parameters: frozenset[str], has_sites: bool) -> 
         made.register_parameter = register(made)
     twin: type[nn.Module] = made
     return twin
-
-
-def _new(cls: type[nn.Module]) -> Callable[..., nn.Module]:
-    def new(made: type[nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
-        # ``type(module)(...)`` and the slice of a container make modules that nobody targeted.
-        return cls(*args, **kwargs)
-
-    return new
 
 
 def _processed(name: str) -> property:
@@ -191,27 +185,6 @@ def _flat_weights() -> property:
 
 def _keep_flat_weights(module: nn.Module) -> None:
     """Stand in for PyTorch's check for changed weights: the list above is always fresh."""
-
-
-def _is_nesting() -> property:
-    # PyTorch asks it of each encoder before it hands nested tensors to the layers, whose parts
-    # could not be called with them.
-    def read(module: nn.Module) -> bool:
-        return bool(module.__dict__.get(FLAG)) and not any(
-            _is_watched(part) for child in module.children() for part in child.modules()
-        )
-
-    def write(module: nn.Module, value: bool) -> None:
-        module.__dict__[FLAG] = value
-
-    return property(read, write)
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Tell whether something sees what a module is called with or returns."""
-    if module._forward_pre_hooks or module._forward_hooks:
-        return True
-    return INSTRUMENTS in module.__dict__ and instruments_of(module).has_sites
 
 
 def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -293,6 +266,7 @@ def _load(made: Any) -> Callable[..., None]:
     ) -> None:
         kept = kept_by(self)
         error_msgs += make_room(self, state_dict, prefix)
+        learned = learned_by(self)
         super(made, self)._load_from_state_dict(
             without_empty(self, state_dict, prefix),
             prefix,
@@ -302,6 +276,7 @@ def _load(made: Any) -> Callable[..., None]:
             unexpected_keys,
             error_msgs,
         )
+        keep_learning(self, learned)
         if kept:
             hold_loaded(self, kept)
         settle_scales(self, state_dict, prefix)

@@ -17,7 +17,8 @@ from typing import Any
 from torch import nn
 
 from tersely.instrument.instruments import Instruments
-from tersely.instrument.modules.classes import FLAG, instruments_of
+from tersely.instrument.modules.classes import instruments_of
+from tersely.instrument.modules.nesting import FLAG
 
 
 def with_encoders(

@@ -87,7 +87,7 @@ class QuantizeBias:
 
 @attrs.frozen
 class LeastScale:
-    """The smallest scale of a weight with which the bias beside it fits int32 (rule Q1.6).
+    """The smallest scale of a weight with which its bias fits int32 (rule Q1.6).
 
     Attributes:
         bias: what quantizes the bias.

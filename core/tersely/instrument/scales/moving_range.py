@@ -36,7 +36,7 @@ class Follow:
         inner: what quantizes with the scale in force.
         decay: the share of the old range that stays.
         is_quantizing: whether values are quantized already, or only observed.
-        least: the smallest scales that serve the bias beside a weight, given the module and scales;
+        least: the smallest scales that suit the bias of a weight, given the module and scales;
             None where there is no such bias.
         padding: which positions of the running call are data, for inputs and outputs, or None.
         is_channels_first: whether the module has its channels in dimension 1.
@@ -142,7 +142,7 @@ class Follow:
         return None if low is None or high is None else (low, high)
 
     def _extent_of(self, module: nn.Module, value: Tensor) -> Extent:
-        """Return the range of a value, found anew unless the last input was this tensor."""
+        """Return the range of a value, computed unless the last input was this tensor."""
         shared, padding = self.inner.shared, self.padding
         if shared is None or not is_shareable(value):
             return self._found_extent(value.detach())

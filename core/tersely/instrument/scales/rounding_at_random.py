@@ -1,4 +1,4 @@
-"""Rounding at random in training forwards, by random numbers that a saved session goes on with."""
+"""Rounding at random in training forwards, with a sequence of random numbers that is saved."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def note_lost_write(module: nn.Module, name: str) -> None:
 
 
 def need_no_lost_write(module: nn.Module) -> None:
-    """Refuse to go on where a write was lost; once, so that the user can go on after writing anew.
+    """Raise an error for a lost write; once, so that the user can write again and continue.
 
     Args:
         module: an instrumented module.
@@ -57,7 +57,7 @@ def need_no_lost_write(module: nn.Module) -> None:
 
 
 def need_no_lost_writes(modules: Iterable[nn.Module]) -> None:
-    """Refuse to go on where a write into one of several modules was lost.
+    """Raise an error for a lost write into one of several modules.
 
     Args:
         modules: instrumented modules.

@@ -43,7 +43,7 @@ def _writing(name: str) -> Callable[..., Any]:
         raw = raw_parameter(self)
         original(raw, *args, **kwargs)
         refresh(self)
-        # ``layer.weight += 1`` assigns what comes back, and a module takes a parameter only.
+        # ``layer.weight += 1`` assigns the result, and a module only accepts a parameter.
         return raw if is_operator and not self._tersely_steps else self
 
     return write

@@ -77,7 +77,7 @@ def process_inputs(
         if value is None:
             continue  # an optional input that this call leaves out
         if site.path:
-            # The caller's containers are not modified: those on the way are built anew.
+            # The caller's containers are not modified: those on the way are rebuilt.
             apply = in_turn(module, site, transforms)
             place[key] = replace_element(module, site, value, site.path, apply)
             continue

@@ -30,7 +30,7 @@ class Universe:
 
     Attributes:
         names: every name of ``named_modules(remove_duplicate=False)``, in its order.
-        modules: the module behind each name.
+        modules: the module of each name.
     """
 
     names: tuple[str, ...]

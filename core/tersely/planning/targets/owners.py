@@ -14,7 +14,7 @@ from tersely.planning.selecting.selection import Universe
 
 @attrs.frozen(slots=False, eq=False)
 class Owners:
-    """The modules and attributes behind every parameter and buffer of a model.
+    """The modules and attributes that hold each parameter and buffer of a model.
 
     Attributes:
         universe: the model's modules.

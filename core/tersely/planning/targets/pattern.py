@@ -1,4 +1,4 @@
-"""What may stand beside a granularity that keeps N of every M neighbours (rules B1.4 and B6.5)."""
+"""What may accompany a granularity that keeps N of every M neighbours (rules B1.4 and B6.5)."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from torch import Tensor, nn
 
-from tersely.engine.binding import Binding, BoundTarget
+from tersely.engine.targets.binding import Binding, BoundTarget
 from tersely.quantization.factors.output_forms import OutputForm, forms_of
 from tersely.quantization.factors.output_rows import row_layouts
 from tersely.quantization.factors.recording import Record

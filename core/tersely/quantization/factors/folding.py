@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.quantization.factors.output_forms import divided
 from tersely.quantization.factors.producers import Found, Producer
 from tersely.quantization.integers import IntegerTensor

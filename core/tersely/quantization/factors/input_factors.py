@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from tersely.contracts.experts import of_expert
 from tersely.contracts.quantized_weights import Equalizes
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.engine.binding import BoundTarget
-from tersely.engine.cutting import Cut
-from tersely.engine.foreign import calling
-from tersely.engine.saver import Saved
-from tersely.engine.sums import is_blank, observed_together
+from tersely.engine.isolation.foreign import calling
+from tersely.engine.observation.sums import is_blank, observed_together
+from tersely.engine.state.cutting import Cut
+from tersely.engine.state.saver import Saved
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.modules.classes import instruments_of
 from tersely.instrument.names import SCALE, UNSCALE, state_buffer

@@ -9,10 +9,10 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.calibration.observing import evaluating
-from tersely.engine.batches import run_batch
-from tersely.engine.binding import BoundTarget
 from tersely.engine.context import Context
+from tersely.engine.observation.batches import run_batch
 from tersely.engine.processes import failing_together, gather
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.modules.classes import is_sharded
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.quantization.factors.input_factors import input_of

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import attrs
 from torch import nn
 
-from tersely.engine.binding import Binding, BoundTarget
 from tersely.engine.context import Context
 from tersely.engine.processes import failing_together, gather
+from tersely.engine.targets.binding import Binding, BoundTarget
 from tersely.instrument.modules.classes import is_sharded
 from tersely.quantization.factors.candidates import (
     among_experts,

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.quantization.factors.output_forms import along_dim
 
 Print: TypeAlias = tuple[object, ...]

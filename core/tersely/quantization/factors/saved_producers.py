@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from tersely.engine.binding import Binding, BoundTarget
+from tersely.engine.targets.binding import Binding, BoundTarget
 from tersely.errors import SessionFileError
 from tersely.json_value import Json
 from tersely.quantization.factors.output_forms import OutputForm

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from tersely.calibration.observing import evaluating
-from tersely.engine.batches import Batches, first_sample, run_batch
-from tersely.engine.binding import BoundTarget
+from tersely.engine.observation.batches import Batches, first_sample, run_batch
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.quantization.factors.output_forms import OutputForm
 from tersely.quantization.factors.recording import Record, recording, tensors_in

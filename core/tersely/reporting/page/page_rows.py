@@ -7,12 +7,13 @@ PageRows that are alike      -> RowGroup (one a pattern of names, with the range
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
 from tersely.reporting.data import ReportData
 from tersely.reporting.printing.folded_names import fold_groups
+from tersely.reporting.printing.removals import Removal, removals
 from tersely.reporting.printing.table import sizes, spell_scales
 from tersely.reporting.rows import BINS, Layer, ReportRow
 
@@ -151,7 +152,7 @@ def histogram_path(counts: Sequence[int]) -> str:
 
 def _page_rows(report: ReportData) -> Iterator[PageRow]:
     layers = {layer.module: layer for layer in report.layers}
-    removed = _removed(report)
+    removed = removals(report)
     by_name: dict[str, list[ReportRow]] = {}
     for row in report.rows:
         if row.method != "distillation":
@@ -160,35 +161,23 @@ def _page_rows(report: ReportData) -> Iterator[PageRow]:
         first = rows[0]
         layer = layers.get(first.module)
         is_shown = layer is not None and layer.weight in (first.target, "")
-        share, before = removed.get(name, (None, {}))
+        removal = removed.get(name)
         yield PageRow(
             name=name,
             module=first.module,
             rows=tuple(rows),
-            shape=_shape(first.shape, before),
+            shape=_shape(first.shape, removal),
             sparsity=next((row.sparsity for row in rows if row.sparsity is not None), None),
-            removed=share,
+            removed=None if removal is None else removal.share,
             bits=next((bits for row in rows if (bits := _bits(row)) is not None), None),
             layer=layer if is_shown else None,
         )
 
 
-def _removed(report: ReportData) -> dict[str, tuple[float, Mapping[int, int]]]:
-    """Return the share of each parameter that shrinking removed, and its lengths before."""
-    kept: dict[str, float] = {}
-    before: dict[str, dict[int, int]] = {}
-    for shrunk in report.shrinks:
-        for row in shrunk.rows:
-            name = f"{row.module}.{row.parameter}" if row.module else row.parameter
-            kept[name] = kept.get(name, 1.0) * (row.after / row.before if row.before else 1.0)
-            before.setdefault(name, {}).setdefault(row.dimension, row.before)
-    return {name: (1.0 - share, before[name]) for name, share in kept.items()}
-
-
-def _shape(shape: tuple[int, ...] | None, before: Mapping[int, int]) -> str:
-    if shape is None or not before:
+def _shape(shape: tuple[int, ...] | None, removal: Removal | None) -> str:
+    if shape is None or removal is None:
         return sizes(shape)
-    old = tuple(before.get(dimension, length) for dimension, length in enumerate(shape))
+    old = removal.shape_before(shape)
     # The plan may know the shape of the full model, or that of the small one.
     return sizes(shape) if old == shape else f"{sizes(old)} -> {sizes(shape)}"
 

@@ -1,4 +1,4 @@
-"""Names beside the points of a picture, over neither another nor a point where there is room."""
+"""Names next to the points of a plot, without overlap if there is room."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def label_points(
     points: Sequence[Point],
     line_colour: str,
 ) -> None:
-    """Write names beside points; one that stands apart is joined to its point by a line.
+    """Place names next to points; one that is further away is joined to its point by a line.
 
     Args:
         figure: what holds the axes.

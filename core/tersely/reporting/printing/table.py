@@ -8,6 +8,7 @@ from typing import Literal
 import attrs
 
 from tersely.reporting.data import ReportData
+from tersely.reporting.printing.removals import removals, stay_lines
 from tersely.reporting.quantized_size import spell_count
 from tersely.reporting.rows import ReportRow
 from tersely.shrinking.report import Shrunk, Smaller
@@ -63,7 +64,7 @@ def report_parts(report: ReportData) -> Iterator[Line | TextTable]:
         yield _compared(compared[:_ROWS])
     for shrunk in report.shrinks:
         yield _removed(shrunk)
-        yield from (Line(str(one), kind="remark") for one in shrunk.stays)
+        yield from (Line(text, kind="remark") for text in stay_lines(shrunk.stays))
     if report.metrics:
         yield _metrics(report.metrics)
     yield from (Line(remark.text, f"{remark.kind}: ", "remark") for remark in report.remarks)
@@ -173,7 +174,8 @@ def _files(files: Mapping[str, int]) -> TextTable:
 
 def _pruned(report: ReportData, rows: Sequence[ReportRow]) -> TextTable:
     total = f"{report.masked:,} / {report.elements:,}"
-    return TextTable(
+    removed = removals(report)
+    table = TextTable(
         columns=(
             Column(heading="target", footer="all pruned weights"),
             Column(heading="algorithm"),
@@ -197,6 +199,14 @@ def _pruned(report: ReportData, rows: Sequence[ReportRow]) -> TextTable:
         ),
         has_footer=report.elements > 0,
         alarming=frozenset(index for index, row in enumerate(rows) if row.missed),
+    )
+    if not removed:
+        return table
+    shares = (removed[row.name].share if row.name in removed else None for row in rows)
+    return attrs.evolve(
+        table,
+        columns=(*table.columns, Column(heading="removed", is_number=True)),
+        rows=tuple((*row, percent(share)) for row, share in zip(table.rows, shares, strict=True)),
     )
 
 

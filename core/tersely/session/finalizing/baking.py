@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.binding import BoundTarget, like_raw
+from tersely.engine.targets.binding import BoundTarget, like_raw
 from tersely.instrument.folding import Fold
 from tersely.instrument.instruments import Instruments, Transform
 from tersely.instrument.masks.mask_transforms import ParameterMask

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.modules.attaching import detach_instruments
 from tersely.pruning.mask_buffers import is_kept
 from tersely.quantization.factors.folding import finished_integers, finished_qparams

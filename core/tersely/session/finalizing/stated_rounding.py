@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from tersely.arithmetic.qparams import QParams
-from tersely.engine.binding import BoundTarget
+from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.names import SCALE
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import chain_of

@@ -9,8 +9,8 @@ import attrs
 import torch
 
 from tersely.contracts.kinds import Method
-from tersely.engine.journal import Journal
-from tersely.engine.saver import Saved
+from tersely.engine.state.journal import Journal
+from tersely.engine.state.saver import Saved
 from tersely.instrument.modules.attaching import detach_instruments
 from tersely.instrument.modules.suspending import snapshot, suspended
 from tersely.json_value import Json

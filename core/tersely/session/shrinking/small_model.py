@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import Blocks, resolve_size
 from tersely.arithmetic.numbered import renumber
 from tersely.contracts.calling import call_arguments
-from tersely.engine.binding import BoundTarget
-from tersely.engine.cutting import Cut, FixedShapes
+from tersely.engine.state.cutting import Cut, FixedShapes
+from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionError
 from tersely.instrument.modules.classes import instruments_of
 from tersely.planning.plan import Plan
@@ -121,6 +121,7 @@ def cut_model(
             error=found.error,
             in_float64=found.in_float64,
             at_other_sizes=found.at_other_sizes,
+            other_in_training=found.other_in_training,
         )
     except BaseException:
         found.undoing.undo()

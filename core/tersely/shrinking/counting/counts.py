@@ -1,4 +1,4 @@
-"""Counting what a model holds and computes, as a whole and module by module."""
+"""Counting parameters, operations and bytes of a model and of each module."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Shape = Sequence[int]
 
 @attrs.frozen
 class Counts:
-    """What a module holds and computes by itself, without the modules in it.
+    """The counts of a module, without the modules in it.
 
     Attributes:
-        parameters: elements of its parameters; a shared one counts where it is met first.
+        parameters: elements of its parameters; a shared one counts for its first module.
         macs: multiply-accumulate operations of one call of the model, as torch counts them.
-        bytes: what its parameters and buffers take.
+        bytes: the bytes of its parameters and buffers.
     """
 
     parameters: int
@@ -34,7 +34,7 @@ class Counts:
 
 
 def count(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Counts]:
-    """Return what every module of a model holds and computes by itself.
+    """Return the counts of every module of a model.
 
     Args:
         model: the model.
@@ -72,7 +72,7 @@ def total(counts: Mapping[str, Counts]) -> Counts:
     """Return the counts of the whole model.
 
     Args:
-        counts: what `count` returned.
+        counts: the result of `count`.
     """
     return Counts(
         parameters=sum(one.parameters for one in counts.values()),
@@ -82,19 +82,19 @@ def total(counts: Mapping[str, Counts]) -> Counts:
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    count: Callable[..., int] = sdpa_flop_count  # torch does not type it
+    count: Callable[..., int] = sdpa_flop_count  # not typed in torch
     return count(query, key, value)
 
 
 _MISSING = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
-"""What torch's counter passes over: it knows the kernels of accelerators."""
+"""Operators that torch's counter lacks: it knows the kernels of accelerators."""
 
 
 class _Forwards(ModuleTracker):
-    """Follows which modules run, and no gradients.
+    """Tracks the modules that run, without gradients.
 
-    Torch's own would hook into those of a parameter that is handed to a module expanded or sliced,
-    as learned queries are, and there are none.
+    Torch's own tracker registers a gradient hook on parameters that are passed to a module expanded
+    or sliced, such as learned queries, which fails without gradients.
     """
 
     def _fw_pre_hook(self, mod: nn.Module, _: object) -> None:
@@ -113,7 +113,7 @@ def operation_counter() -> FlopCounterMode:
 
 @contextlib.contextmanager
 def _without_fused_layers() -> Iterator[None]:
-    """Let encoder layers run the operators that the counter knows, rather than one for all."""
+    """Let encoder layers run the operators that the counter knows, rather than a fused one."""
     is_enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -123,7 +123,7 @@ def _without_fused_layers() -> Iterator[None]:
 
 
 def _macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, int]:
-    """Return what each module computes outside of those in it."""
+    """Return the operations of each module outside of the modules in it."""
     counter = operation_counter()
     with evaluating(model), _without_fused_layers(), torch.no_grad(), counter:
         model(*args, **kwargs)
@@ -138,7 +138,8 @@ def _macs(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> d
     for name, macs in within.items():
         around = name
         while around:
-            # What is called around its parent is taken from whichever module called it.
+            # The operations of a module that its parent does not call are subtracted from the
+            # caller's.
             around = around.rpartition(".")[0]
             if around in within:
                 own[around] -= macs

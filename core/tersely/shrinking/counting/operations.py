@@ -1,4 +1,4 @@
-"""Multiply-accumulate operations of a program, before and after what goes, from shapes alone."""
+"""Multiply-accumulate operations of a program before and after shrinking, from shapes alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from torch.fx import Node
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.shrinking.graph.flow import Flow, Trace
 from tersely.shrinking.graph.program import given, operator_name
 from tersely.shrinking.graph.solution import Solution
@@ -22,12 +22,12 @@ Shape = tuple[int, ...]
 
 @attrs.frozen(eq=False)
 class Sizes:
-    """The shapes of a program's tensors, as they are or without what goes.
+    """The shapes of a program's tensors, before or after shrinking.
 
     Attributes:
-        trace: what the walk found.
-        solution: what goes, or None for the shapes as they are.
-        cuts: what stays of each parameter and buffer that loses something.
+        trace: the result of the walk.
+        solution: the labels that are removed, or None for the shapes before.
+        cuts: the cuts of parameters and buffers.
     """
 
     trace: Trace
@@ -35,10 +35,10 @@ class Sizes:
     cuts: Mapping[str, Cut] = attrs.field(factory=dict)
 
     def of(self, value: Any) -> Shape:
-        """Return the shape of an operator's argument or result; empty when it is no tensor.
+        """Return the shape of an operator's argument or result; empty if it is not a tensor.
 
         Args:
-            value: a node, or anything else that an operator takes.
+            value: a node, or any other argument of an operator.
         """
         flow = self.trace.flow(value)
         if flow is None:
@@ -90,11 +90,11 @@ _PRODUCTS = {
     "addmm": 1,
     "baddbmm": 1,
 }
-"""Products of matrices, and which argument is the first factor."""
+"""Matrix products, and the index of the first factor among their arguments."""
 
 
 def _convolution(sizes: Sizes, node: Node) -> int:
-    """Multiply every weight once for each position of the output, or of the input if transposed."""
+    """Count every weight once for each position of the output, or of the input if transposed."""
     is_transposed = "transpose" in operator_name(node)
     moved = sizes.of(given(node)[0] if is_transposed else node)
     spatial = spatial_of(node)
@@ -103,7 +103,7 @@ def _convolution(sizes: Sizes, node: Node) -> int:
 
 
 def _recurrent(sizes: Sizes, node: Node) -> int:
-    """Multiply every weight matrix once for each step of each sequence."""
+    """Count every weight matrix once for each step of each sequence."""
     matrices = [shape for one in given(node)[2] if len(shape := sizes.of(one)) > 1]
     steps = math.prod(sizes.of(given(node)[0])[:-1])
     return steps * sum(math.prod(shape) for shape in matrices)

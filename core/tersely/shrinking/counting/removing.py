@@ -1,4 +1,4 @@
-"""What shrinking with some masks would remove, counted without touching the model (rule B4.7)."""
+"""Counting what shrinking with given masks would remove, without changing the model (rule B4.7)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tersely.shrinking.operators.walk import walk
 
 @attrs.frozen(eq=False)
 class CountsShrunk:
-    """Counts what masks would remove from a model; it reads the weights when it is called.
+    """Counts what masks would remove from a model; reads the weights when it is called.
 
     Attributes:
         program: the operators that the model runs.
@@ -40,7 +40,7 @@ class CountsShrunk:
 
         Args:
             model: the model, without instruments.
-            example_inputs: what to run it with, as in `call_arguments`.
+            example_inputs: its inputs, as in `call_arguments`.
 
         Raises:
             PlanError: the model cannot be exported.
@@ -66,8 +66,8 @@ class CountsShrunk:
         """Return what shrinking removes, and what there is before.
 
         Args:
-            budget: what to count.
-            kept: parameter -> what its mask keeps, bool, the parameter's shape.
+            budget: the quantity to count.
+            kept: parameter -> its mask, bool, True = kept, the parameter's shape.
         """
         canonical = {self.names[name]: mask for name, mask in kept.items()}
         trace = walk(self.program, MaskedWeights(self.tensors, canonical, Used()))

@@ -1,4 +1,4 @@
-"""Cutting a model in place, and putting it back bit for bit."""
+"""Cutting a model in place, and restoring it bit for bit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.shrinking.graph.flow import Absorbed, Flow, Trace
 from tersely.shrinking.graph.program import module_of, operator_name
 from tersely.shrinking.graph.solution import Solution
@@ -16,10 +16,10 @@ from tersely.shrinking.proving.predict import shape_after
 
 
 class Undoing:
-    """Remembers tensors and attributes, to put them back (mutable: it is a record).
+    """Remembers tensors and attributes in order to restore them (mutable: it is a record).
 
-    Of a tensor that is cut, what was taken out is kept, so that a model and what puts it back
-    take as much memory as the model did.
+    Only the removed part of a tensor is kept, so that the model and this record take as much memory
+    as the model did.
     """
 
     def __init__(self) -> None:
@@ -58,22 +58,29 @@ class Undoing:
         setattr(owner, name, value)
 
     def after(self, earlier: Undoing) -> Undoing:
-        """Return what puts back first what is remembered here, then what was changed earlier."""
+        """Return a function that undoes the changes recorded here, and then earlier ones."""
         both = Undoing()
         both._tensors = [*earlier._tensors, *self._tensors]
         both._attributes = [*earlier._attributes, *self._attributes]
         return both
 
     def attributes(self) -> list[tuple[Any, str, Any]]:
-        """Return each attribute that was set, with its owner and its value now; no classes."""
-        return [
-            (owner, name, getattr(owner, name))
-            for owner, name, _ in self._attributes
-            if name != "__class__"
-        ]
+        """Return each number, or row of them, that was set, with its owner and its value now.
+
+        A number of an object that the owner holds has the name of both, as ``config.heads``.
+        """
+        found: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+        for owner, name, before in self._attributes:
+            now = getattr(owner, name)
+            if isinstance(now, int | tuple | list):
+                found[id(owner), name] = owner, name, now
+            elif name != "__class__":
+                for key in _differing(before, now):
+                    found.setdefault((id(now), key), (owner, f"{name}.{key}", getattr(now, key)))
+        return list(found.values())
 
     def undo(self) -> None:
-        """Put everything back, last change first."""
+        """Undo all changes, the last one first."""
         for put_back in reversed(self._tensors):
             put_back()
         for owner, name, value in reversed(self._attributes):
@@ -82,10 +89,14 @@ class Undoing:
         self._attributes.clear()
 
 
+def _differing(before: Any, now: Any) -> list[str]:
+    return [key for key, value in vars(now).items() if vars(before)[key] != value]
+
+
 def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
     tensor.grad = None
-    # While an earlier loss is alive, autograd remembers the old shape of a parameter; it forgets
-    # that only when data of another dtype comes.
+    # While an earlier loss is alive, autograd remembers the old shape of a parameter, until it gets
+    # data of another dtype.
     other = torch.float32 if data.dtype == torch.float64 else torch.float64
     tensor.data = torch.empty(0, dtype=other, device=data.device)
     tensor.data = data
@@ -95,7 +106,7 @@ def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:
 def _whole(
     tensor: Tensor, taken: Sequence[tuple[int, Tensor, Tensor, Tensor]], stride: tuple[int, ...]
 ) -> Tensor:
-    """Return a tensor with what was taken out, dimension by dimension."""
+    """Return a tensor with its removed parts, dimension by dimension."""
     data = tensor.data
     for dim, kept, gone, values in reversed(taken):
         size = list(data.shape)
@@ -114,13 +125,13 @@ def absorb(
     solution: Solution,
     undoing: Undoing,
 ) -> dict[str, Tensor]:
-    """Add to biases what the positions that go would have added.
+    """Add to biases what removed positions would have contributed.
 
     Args:
         tensors: parameters by name, not cut yet.
-        absorbed: what biases take over.
-        solution: what goes.
-        undoing: remembers the biases.
+        absorbed: the constants that biases take over.
+        solution: the labels that are removed.
+        undoing: records the changes.
 
     Returns:
         bias -> its exact value, float64, not cut yet.
@@ -143,20 +154,20 @@ def cut_tensors(tensors: Mapping[str, Tensor], cuts: Mapping[str, Cut], undoing:
 
     Args:
         tensors: parameters and buffers by name.
-        cuts: what stays of each that loses something.
-        undoing: remembers them.
+        cuts: the cuts of those that become smaller.
+        undoing: records the changes.
     """
     for name, cut in cuts.items():
         undoing.set_cut(tensors[name], cut)
 
 
 def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) -> None:
-    """Update attributes that state sizes, for the layers of torch.nn.
+    """Update the size attributes of layers of torch.nn.
 
     Args:
         model: the model, with its tensors cut.
-        cuts: what was cut.
-        undoing: remembers the attributes.
+        cuts: the cuts.
+        undoing: records the changes.
     """
     owners = {name.rpartition(".")[0] for name in cuts}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -167,13 +178,13 @@ def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) ->
 
 
 def follow_channels(model: nn.Module, trace: Trace, solution: Solution, undoing: Undoing) -> None:
-    """Update the channels that norms without parameters state.
+    """Update the numbers of channels that norms without parameters store.
 
     Args:
         model: the model.
-        trace: what the walk found.
-        solution: what goes.
-        undoing: remembers the attributes.
+        trace: the result of the walk.
+        solution: the labels that are removed.
+        undoing: records the changes.
     """
     stated = {"instance_norm": "num_features", "group_norm": "num_channels"}
     for node, flow in trace.flows.items():

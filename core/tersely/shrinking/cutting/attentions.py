@@ -1,4 +1,4 @@
-"""Attention modules while a model shrinks: those that lose heads compute with what is left."""
+"""Attention modules of a model that shrinks, which may lose heads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Container, Mapping
 
 from torch import nn
 
-from tersely.engine.cutting import FixedShapes
+from tersely.engine.state.cutting import FixedShapes
 from tersely.shrinking.cutting.apply import Undoing
 from tersely.shrinking.heads import FewerHeads
 
@@ -15,7 +15,7 @@ _WEIGHTS = (*_INPUT_WEIGHTS, "out_proj.weight")
 
 
 def masked_attention(model: nn.Module, masked: Container[str]) -> dict[str, nn.Module]:
-    """Return the attention modules whose heads masks may free, by path.
+    """Return the attention modules that may lose heads, by path.
 
     Args:
         model: the model.
@@ -39,11 +39,11 @@ def is_reached(path: str, names: Container[str]) -> bool:
 
 
 def fixed_attention(model: nn.Module, reasons: Mapping[str, str]) -> FixedShapes:
-    """Return what keeps its shape since the forward of an attention module computes with it.
+    """Return tensors that keep their shape because the forward of an attention module requires it.
 
     Args:
         model: the model.
-        reasons: path of an attention module -> why it keeps its heads, where that is known.
+        reasons: path of an attention module -> why it keeps its heads, if known.
     """
     return {
         (path, weight): reasons.get(path) or _insisting(path, type(module))
@@ -56,39 +56,39 @@ def fixed_attention(model: nn.Module, reasons: Mapping[str, str]) -> FixedShapes
 def _insisting(path: str, cls: type[nn.Module]) -> str:
     made = "" if cls is nn.MultiheadAttention else f"{cls.__name__}, made of "
     place = path or "the model"
-    return f"forward of {place} ({made}torch.nn.MultiheadAttention) insists on its width"
+    return f"forward of {place} ({made}torch.nn.MultiheadAttention) requires its full width"
 
 
 def attend_by_heads(module: nn.Module, undoing: Undoing) -> None:
-    """Let an attention module compute with as many heads as it has.
+    """Let an attention module compute with its remaining heads.
 
     Args:
         module: a `torch.nn.MultiheadAttention`.
-        undoing: remembers what it was.
+        undoing: records the change.
     """
     undoing.set_attribute(module, "__class__", FewerHeads)
-    # The kernels of whole encoder layers ask this of a layer's attention before they run.
+    # The fused kernels of encoder layers check this attribute before they run.
     undoing.set_attribute(module, "_qkv_same_embed_dim", False)
 
 
 def attend_as_cut(model: nn.Module, cuts: Collection[str], undoing: Undoing) -> None:
-    """Let the attention modules that lose heads compute with what is left.
+    """Let the attention modules that lose heads compute with the remaining ones.
 
     Args:
         model: the model.
         cuts: names of the parameters that are cut.
-        undoing: remembers what the modules were.
+        undoing: records the changes.
     """
     for module in masked_attention(model, cuts).values():
         attend_by_heads(module, undoing)
 
 
 def follow_heads(model: nn.Module, undoing: Undoing) -> None:
-    """Let the encoders around attention with fewer heads go without nested tensors.
+    """Turn off nested tensors in the encoders around attention with fewer heads.
 
     Args:
         model: the model.
-        undoing: remembers the encoders.
+        undoing: records the changes.
     """
     for module in model.modules():
         if not isinstance(module, nn.TransformerEncoder):

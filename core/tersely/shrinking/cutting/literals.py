@@ -1,8 +1,12 @@
-"""Attributes from which forward reads sizes as numbers, such as a count of heads in a view."""
+"""Attributes from which forward reads sizes as numbers, such as a count of heads in a view.
+
+A module's own come first, then those of an object that it holds, as a config.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import combinations, product
 from typing import Any
 
@@ -10,21 +14,22 @@ import attrs
 from torch import nn
 
 from tersely.shrinking.cutting.apply import Undoing, is_conv1d
+from tersely.shrinking.cutting.held import held_numbers, write_held
 from tersely.shrinking.graph.program import module_of
 from tersely.shrinking.proving.predict import Literal
 
 _KNOWN = (nn.RNNBase, nn.MultiheadAttention)
-"""Modules whose sizes `follow_sizes` knows."""
+"""Modules whose sizes `follow_sizes` updates."""
 
 
 @attrs.frozen
 class Number:
-    """A number that has to change in what a module computes.
+    """A number that has to change in a module's forward.
 
     Attributes:
         old: the number.
-        new: what it has to become.
-        is_unclear: whether it also stands for something that stays.
+        new: its new value.
+        is_unclear: whether it also stands for a size that does not change.
     """
 
     old: int
@@ -40,30 +45,31 @@ def follow_literals(
     failed: Mapping[str, int] | None = None,
     sizes: Callable[[], Mapping[str, Mapping[int, set[int]]]] = dict,
 ) -> dict[str, type[nn.Module]]:
-    """Update attributes from which forward reads sizes as numbers.
+    """Update the attributes that forward uses as sizes.
 
     An integer of the module that runs the operator, or one in a tuple, with the value of a literal
     that has to change, takes the new value; the proof shows whether that was right. Where several
     attributes have that value, or it also stands for something that stays, one choice after the
     other is tried, and so are attributes from which forward may compute the literal, as
-    ``heads + 2``: those that are the size of a tensor which changes in the module.
+    ``heads + 2``: those that are the size of a tensor which changes in the module. A number of an
+    object that modules hold, as a config, changes where it does for all modules of one class.
 
     Args:
         model: the model.
-        literals: numbers of the program that follow sizes.
+        literals: the numbers of the program that depend on sizes.
         undoing: remembers the attributes.
-        failed: module -> how many choices have failed the proof.
-        sizes: returns, for each module, the sizes of tensors that it computes with, and what they
-            become.
+        failed: module -> the number of choices that failed the proof.
+        sizes: returns, for each module, the old and new sizes of its tensors.
 
     Returns:
-        The modules of which attributes were written, or of which there are more choices, and their
-        classes.
+        The modules whose attributes were set, or that have more choices, and their classes.
     """
     wanted: dict[str, dict[int, set[int]]] = {}
     for literal in literals:
         numbers = wanted.setdefault(module_of(literal.node), {})
         numbers.setdefault(literal.old, set()).add(literal.new)
+    changes = cache(lambda path: _all_changes(wanted.get(path, {}), sizes().get(path, {})))
+    chosen: dict[str, Choice] = {}
     written: dict[str, type[nn.Module]] = {}
     for path, numbers in wanted.items():
         module = model.get_submodule(path)
@@ -79,17 +85,51 @@ def follow_literals(
         place = (failed or {}).get(path, 0)
         choices = _choices(module, changing, ())
         if changing and (place or not choices):
-            choices = _choices(module, changing, _changing(sizes().get(path, {})))
+            held = _held(model, path, changes)
+            choices = _choices(module, changing, _changing(sizes().get(path, {})), held)
         if place < len(choices):
-            for name, one in choices[place]:
+            chosen[path] = choices[place]
+            written[path] = type(module)
+    for path, choice in chosen.items():
+        module = model.get_submodule(path)
+        for name, one in choice:
+            if "." in name:
+                write_held(model, module, name, one.new, undoing)
+            else:
                 value = _replaced(getattr(module, name), one.old, one.new)
                 undoing.set_attribute(module, name, value)
-            written[path] = type(module)
     return written
 
 
+def _all_changes(
+    numbers: Mapping[int, set[int]], sizes: Mapping[int, set[int]]
+) -> dict[int, Number]:
+    """What each number of a module becomes, as a literal or else as a size."""
+    return {one.old: one for one in (*_changing(sizes), *_changing(numbers))}
+
+
+def _held(model: nn.Module, path: str, changes: Callable[[str], Mapping[int, Number]]) -> Choice:
+    """Numbers of what a module holds that change alike for all of its class that hold it."""
+    module, own = model.get_submodule(path), changes(path)
+    found = []
+    for name, number in held_numbers(module).items():
+        if number not in own:
+            continue
+        attribute = name.partition(".")[0]
+        held = getattr(module, attribute)
+        peers = [
+            other
+            for other, one in model.named_modules()
+            if type(one) is type(module) and getattr(one, attribute, None) is held
+        ]
+        becoming = {changes(other)[number].new for other in peers if number in changes(other)}
+        if len(becoming) == 1 and all(number in changes(other) for other in peers):
+            found.append((name, own[number]))
+    return tuple(found)
+
+
 def _changing(numbers: Mapping[int, set[int]]) -> list[Number]:
-    """The numbers that become one other number."""
+    """The numbers with a single new value."""
     found = []
     for old, values in numbers.items():
         changed = values - {old}
@@ -99,25 +139,26 @@ def _changing(numbers: Mapping[int, set[int]]) -> list[Number]:
 
 
 def _own_count(module: nn.Module) -> str | None:
-    """The one number that a literal of torch's own module stands for."""
+    """The number that a literal of a module of torch stands for."""
     if isinstance(module, nn.modules.conv._ConvNd):
         return "groups"
     return "num_groups" if isinstance(module, nn.GroupNorm) else None
 
 
 Choice = tuple[tuple[str, Number], ...]
-"""Attributes to write, and which of their numbers changes into what."""
+"""Attributes to set, with the old and new value of the number in them."""
 
 
 def _choices(
-    module: nn.Module, numbers: Sequence[Number], others: Sequence[Number]
+    module: nn.Module, numbers: Sequence[Number], others: Sequence[Number], held: Choice = ()
 ) -> list[Choice]:
-    """What may be written, the likeliest first: for each number some attributes, or none.
+    """The possible changes, the likeliest first: for each number some attributes, or none.
 
     Args:
         module: the module.
         numbers: those that have to change.
         others: sizes that change, from which forward may compute them.
+        held: numbers that change of objects which the module holds.
     """
     explained = any("heads" in name for one in numbers for name in _names(module, one.old))
     options = [own for one in numbers if len(own := _options(module, one, explained)) > 1]
@@ -127,28 +168,31 @@ def _choices(
     ]
     if not options:
         ranked = []
-    held = [(name, one) for one in others for name in _names(module, one.old)]
-    heads = tuple(pair for pair in held if "heads" in pair[0])
-    clear = tuple(pair for pair in held if pair in heads or not pair[1].is_unclear)
+    sized = [(name, one) for one in others for name in _names(module, one.old)]
+    heads = tuple(pair for pair in sized if "heads" in pair[0])
+    clear = tuple(pair for pair in sized if pair in heads or not pair[1].is_unclear)
     pairs = combinations(clear, 2) if len(clear) <= _PAIRED else ()
-    derived = [heads, *((pair,) for pair in held), *pairs, clear]
+    held_heads = tuple(pair for pair in held if "head" in pair[0])
+    both = [(*heads, *held_heads), (*sized, *held), *((pair,) for pair in held)]
+    with_held = both if held else []
+    derived = [heads, *with_held, *((pair,) for pair in sized), *pairs, clear]
     ranked += [(cost, choice) for cost, choice in enumerate(derived, 1) if choice]
     ranked.sort(key=lambda one: one[0])
     return list(dict.fromkeys(choice for _, choice in ranked))[:_TRIED]
 
 
 _TRIED = 8
-"""Choices of a module that are tried."""
+"""The most choices of a module that are tried."""
 
 _PAIRED = 3
-"""Attributes up to which two are tried before all of them."""
+"""The most attributes for which pairs are tried before all together."""
 
 
 def _options(module: nn.Module, number: Number, explained: bool) -> list[Choice]:
-    """Attributes that may be a number, alone, not at all, or together; heads come first.
+    """The sets of attributes that may be a number: single ones, none, or several; heads first.
 
-    One that only has the same value, as a limit that no example reaches, is left as it is. Where
-    a count of heads changes, which explains most numbers, the others are left alone first.
+    An attribute that has the same value by coincidence, such as a limit, must not change. If a
+    number of heads changes, which explains most numbers, the others are unchanged at first.
     """
     names = _names(module, number.old)
     heads = tuple(name for name in names if "heads" in name)
@@ -178,12 +222,12 @@ def _replaced(value: Any, old: int, new: int) -> Any:
 def count_failures(
     failed: dict[str, int], written: Mapping[str, type[nn.Module]], suspects: Iterable[str]
 ) -> None:
-    """Let modules of which a choice failed, and others of their class, try the next one.
+    """Let modules whose choice failed, and others of their class, try the next one.
 
     Args:
         failed: module -> how many choices have failed; updated.
-        written: the modules of which attributes were written, and their classes.
-        suspects: those around the failure.
+        written: the modules whose attributes were set, and their classes.
+        suspects: the modules around the failure.
     """
     classes = {written[path] for path in suspects}
     for path, cls in written.items():

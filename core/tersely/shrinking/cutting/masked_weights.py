@@ -1,4 +1,4 @@
-"""The values that a model computes with under its masks, before it is cut and after."""
+"""The masked values of a model's parameters, before and after the cut."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.errors import SessionError
 
 
 @attrs.frozen(eq=False)
 class Used:
-    """What forward makes of parameters, besides masking them.
+    """How forward changes parameters, besides masking them.
 
     Attributes:
-        values: masked parameters of which forward uses other values than their own -> those
-            values, without masks.
+        values: masked parameters whose values differ in forward -> those values, without masks.
         is_rounded: whether weights, inputs or outputs are rounded to grids.
     """
 
@@ -27,12 +26,12 @@ class Used:
 
 
 class MaskedWeights:
-    """Where the walk takes values from: parameters as their masks leave them.
+    """The source of values for the walk: masked parameters.
 
     Args:
         tensors: parameters and buffers by name.
-        kept: what masks keep of some of them, bool, the tensor's shape.
-        used: what forward makes of them besides.
+        kept: the masks of some of them, bool, True = kept, the tensor's shape.
+        used: how forward changes them besides.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class MaskedWeights:
         return self._kept.get(name)
 
     def need_own(self, bias: str) -> None:
-        """Refuse to let a bias take constants over of which forward uses other values.
+        """Refuse to let a bias take over constants if forward uses other values of it.
 
         Args:
             bias: its name.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.errors import SessionError
 
 

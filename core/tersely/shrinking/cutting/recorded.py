@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.errors import SessionFileError, TerselyError
 from tersely.json_value import Json
 from tersely.shrinking.cutting.apply import Undoing, cut_tensors
 from tersely.shrinking.cutting.attentions import attend_as_cut
+from tersely.shrinking.cutting.held import held_numbers, write_held
 from tersely.shrinking.graph.program import named_tensors
 
 
@@ -61,7 +62,11 @@ def cut_again(model: nn.Module, records: Sequence[Mapping[str, Any]]) -> Undoing
             cut_tensors(tensors, cuts, undoing)
             for path, name, value in record["attributes"]:
                 owner = model.get_submodule(path)
-                undoing.set_attribute(owner, name, _like(getattr(owner, name), value, name))
+                if "." in name:
+                    number = _like(held_numbers(owner)[name], value, name)
+                    write_held(model, owner, name, number, undoing)
+                else:
+                    undoing.set_attribute(owner, name, _like(getattr(owner, name), value, name))
     except BaseException as error:
         undoing.undo()
         if isinstance(error, _UNUSABLE) and not isinstance(error, TerselyError):
@@ -75,7 +80,7 @@ def cut_again(model: nn.Module, records: Sequence[Mapping[str, Any]]) -> Undoing
 _UNUSABLE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def _like(known: object, value: object, name: str) -> object:
+def _like(known: object, value: object, name: str) -> Any:
     """Return a saved length, switch or list of lengths, as the module has it; nothing else is."""
     new = tuple(value) if isinstance(known, tuple) and isinstance(value, list) else value
     for kind in (bool, int):

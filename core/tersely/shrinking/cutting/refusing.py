@@ -1,4 +1,4 @@
-"""What shrink() refuses before it looks at the model: wrappers, and masks of single elements."""
+"""What shrink() refuses at once: wrappers, and masks of single elements."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def need_plain_model(model: nn.Module) -> None:
 
 
 def need_example(example_inputs: Any) -> Any:
-    """Return example inputs, or refuse to shrink without.
+    """Return example inputs, or refuse to shrink without them.
 
     Args:
         example_inputs: the caller's, or those that the session was attached with.
@@ -77,15 +77,15 @@ def need_example(example_inputs: Any) -> Any:
 
 
 def need_options(optimizer: object, *, round_to: object, approximate: object) -> None:
-    """Refuse options of shrink() that mean nothing.
+    """Refuse invalid options of shrink().
 
     Args:
         optimizer: the user's, or None.
-        round_to: what row counts are multiples of.
-        approximate: whether constants go that no bias takes over exactly.
+        round_to: the number of which row counts are multiples.
+        approximate: whether to remove constants that no bias takes over exactly.
 
     Raises:
-        SessionError: one of them is of another kind.
+        SessionError: one of them is invalid.
     """
     if not isinstance(round_to, int) or isinstance(round_to, bool) or round_to < 1:
         raise SessionError(f"shrink() found round_to={round_to!r}; give a whole number from 1")
@@ -118,10 +118,10 @@ def need_sparsity_reached(growing: Sequence[int], stages: Sequence[Stage]) -> No
 
 
 def need_structured_masks(kept: Mapping[str, Tensor]) -> None:
-    """Refuse masks of which none masks a whole row or column.
+    """Refuse masks without a row or column that is masked whole.
 
     Args:
-        kept: parameter -> what its mask keeps, bool, its shape.
+        kept: parameter -> its mask, bool, True = kept, the parameter's shape.
 
     Raises:
         SessionError: nothing is masked, or single elements only.
@@ -151,7 +151,7 @@ def need_structured_masks(kept: Mapping[str, Tensor]) -> None:
 
 
 def _is_exported(module: nn.Module) -> bool:
-    # What is scripted without tensors of its own takes any size: the proof runs it.
+    # A scripted module without tensors takes any size; the proof runs it.
     if isinstance(module, torch.jit.ScriptModule):
         return any(True for _ in chain(module.parameters(), module.buffers()))
     return isinstance(module, torch.fx.GraphModule)

@@ -1,4 +1,4 @@
-"""A model as the graph of ``torch.export``, and the labels of what goes together in it.
+"""A model as a graph of ``torch.export``, and the labels of elements that are removed together.
 
 Private: import public names from `tersely`.
 """

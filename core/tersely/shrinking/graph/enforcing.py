@@ -1,4 +1,4 @@
-"""What each constraint keeps of what would go, and why it says so."""
+"""Enforcing constraints: the labels that each one keeps, and the reasons."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tersely.shrinking.graph.solution import Solution
 
 
 def enforce(solution: Solution, constraint: Constraint) -> bool:
-    """Keep what a constraint does not let go; return whether something of it was going.
+    """Keep the labels that a constraint demands; return whether any of them was removed before.
 
     Args:
-        solution: what goes.
+        solution: the labels that are removed.
         constraint: the constraint.
     """
     if isinstance(constraint, Whole):
@@ -47,7 +47,7 @@ def enforce(solution: Solution, constraint: Constraint) -> bool:
 
 
 def _because(solution: Solution, why: str, place: str, staying: Tensor) -> str:
-    """Say why something has to stay, with the reason of the first that stays itself, if known."""
+    """Return why something has to stay, with the reason of the first label that stays, if known."""
     why = f"{why} ({place})"
     reason = solution.reason(int(staying[0])) if staying.numel() else None
     if reason is None or reason.startswith(why):
@@ -56,10 +56,10 @@ def _because(solution: Solution, why: str, place: str, staying: Tensor) -> str:
 
 
 def _masked(solution: Solution, labels: Tensor) -> Tensor:
-    """Those that are masked or were going: others stay since nobody asked for them to go."""
+    """The labels that are masked or were removed; others would stay anyway."""
     was_going = [int(one) in solution.why for one in solution.component[labels].reshape(-1)]
     found = torch.tensor(was_going, dtype=torch.bool).reshape(labels.shape)
-    return labels[solution.masked[labels] | found]
+    return labels[solution.masked[labels] | solution.failed[labels] | found]
 
 
 def _enforce_whole(solution: Solution, constraint: Whole) -> bool:

@@ -1,4 +1,4 @@
-"""Flow: what is known of one tensor of a program, and the walk that collects it."""
+"""Flow: the labels and values of one tensor of a program, and the state of the walk."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch.fx import Node
 from tersely.shrinking.graph.labels import Labels, Layer, reduced
 
 _SMALL = 1 << 22
-"""Elements up to which the values of what forward makes of weights are looked at."""
+"""The most elements of a tensor computed from weights whose values are examined."""
 
 _AT_ONCE = 1 << 20
-"""Elements of a weight that are looked at together: all of a large one at once would be a copy."""
+"""The elements of a weight that are examined at once: all of a large one would be a copy."""
 
 
 @attrs.frozen(eq=False)
 class Flow:
-    """What is known of one tensor.
+    """The labels and values of one tensor.
 
     Attributes:
         shape: its shape.
-        layers: the labels of its elements; none when nothing of it can go.
+        layers: the labels of its elements; none if nothing of it can be removed.
         constant: float64, NaN where the value depends on the input; broadcasts to the tensor.
-            None when nothing is known.
-        read: returns all values as the masks leave them, for weights and what is made of them.
-        name: the parameter or buffer that it is, unchanged.
+            None if nothing is known.
+        read: returns all masked values, for weights and tensors computed from them.
+        name: the parameter or buffer, if it is one, unchanged.
         read_rows: returns some rows of a parameter or buffer.
     """
 
@@ -42,7 +42,7 @@ class Flow:
 
     @property
     def ndim(self) -> int:
-        """How many dimensions the tensor has."""
+        """The tensor's number of dimensions."""
         return len(self.shape)
 
     def values(self) -> Tensor:
@@ -79,7 +79,7 @@ class Absorbed:
         bias: name of the bias.
         weight: name of the weight.
         labels: one for each of the weight's input positions.
-        values: the constants that the positions hold, float64; zero or NaN where none is held.
+        values: the constants at the positions, float64; zero or NaN where there is none.
         shares: what each position adds to the bias, float64, shape (outputs, positions).
     """
 
@@ -90,10 +90,10 @@ class Absorbed:
     shares: Tensor
 
     def count(self, gone: Tensor) -> int:
-        """Return how many constants that are not zero are taken over.
+        """Return the number of non-zero constants that are taken over.
 
         Args:
-            gone: which positions go, bool.
+            gone: the positions that are removed, bool.
         """
         return int((self.values[gone].nan_to_num(0.0) != 0).sum())
 
@@ -105,8 +105,8 @@ class Read:
     Attributes:
         weight: name of its weight; None where forward computes it.
         labels: one for each position.
-        values: the constants that the positions hold, float64; NaN where none is held, zero where
-            the weight makes no use of them.
+        values: the constants at the positions, float64; NaN where there is none, zero where the
+            weight does not use them.
     """
 
     weight: str | None
@@ -115,12 +115,28 @@ class Read:
 
     @property
     def constant(self) -> Tensor:
-        """Where a constant is read that is not zero."""
+        """The positions where a non-zero constant is read."""
         return self.values.nan_to_num(0.0) != 0
 
 
+@attrs.frozen(eq=False)
+class Seen:
+    """What a reader finds at each position.
+
+    Attributes:
+        what: the reader's name.
+        labels: one for each position.
+        values: the constants that the positions hold, float64; NaN where none is held, zero where
+            the weight makes no use of them.
+    """
+
+    what: str
+    labels: Layer
+    values: Tensor
+
+
 class Source(Protocol):
-    """Where the walk takes values of parameters from.
+    """The source of parameters' values for the walk.
 
     Attributes:
         is_rounded: whether forward rounds weights, inputs or outputs to grids.
@@ -129,7 +145,7 @@ class Source(Protocol):
     is_rounded: bool
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Return a parameter or buffer as its mask leaves it, or some of its rows."""
+        """Return a masked parameter or buffer, or some of its rows."""
         ...
 
     def dense(self, name: str) -> Tensor:
@@ -142,26 +158,28 @@ class Source(Protocol):
 
 
 class Trace:
-    """What the walk over a program has found so far (mutable: filled in one walk).
+    """The state and result of a walk over a program (mutable: filled in one walk).
 
     Attributes:
         labels: all labels and what ties them.
         flows: node -> what is known of its tensor, or of each of its tensors.
         roots: parameter or buffer -> its labels.
-        absorbed: what biases take over.
-        makers: weight -> the labels of the outputs that it makes.
-        reads: bias -> what each call that adds it reads.
-        used: weight -> which kernels are not zero all over, bool, kept while the walk lasts.
-        scored: product of activations, and what is made of it -> the labels that it was summed
+            absorbed: the constants that biases take over.
+        makers: weight -> the labels of its outputs.
+        reads: bias -> the reads of each call that adds it.
+        seen: what each reader finds, in the order of the walk.
+        differs_in_training: whether a batch norm makes another constant in training.
+        used: weight -> the kernels that are not all zero, bool, kept during the walk.
+            scored: product of activations, and what is made of it -> the labels that it was summed
             over; noted without values alone.
         repeated: tensor that is the same all along a dimension, of which copies go one by one ->
             that dimension.
         sized: tensors made of numbers that forward counts, as ``arange`` of a length.
         source: values of parameters.
-        has_values: whether values are looked at; without, only what goes together is found.
-        elsewhere: the same as flows, of programs of other sizes than the example's.
-        is_elsewhere: whether the walk is at a program of other sizes than the example's.
-        is_training: whether constants are those that batch norms make of them in training.
+        has_values: whether values are examined; otherwise only labels are collected.
+        elsewhere: the same as flows, for programs of other sizes than the example's.
+        is_elsewhere: whether the walk is in a program of other sizes than the example's.
+        is_training: whether constants are those of training, after batch norms.
         is_approximate: whether to remove constants that no bias takes over exactly.
     """
 
@@ -184,6 +202,8 @@ class Trace:
         self.absorbed: list[Absorbed] = []
         self.makers: dict[str, Layer] = {}
         self.reads: dict[str, list[Read]] = {}
+        self.seen: list[Seen] = []
+        self.differs_in_training = False
         self.used: dict[str | None, Tensor] = {}
         self.scored: dict[Any, Layer] = {}
         self.repeated: dict[Node, int] = {}
@@ -191,19 +211,19 @@ class Trace:
         self.source = source
 
     def flow(self, argument: Any) -> Flow | None:
-        """Return what is known of an operator's argument; None when it is no tensor."""
+        """Return the flow of an operator's argument; None if it is not a tensor."""
         found = self.flows.get(argument) if isinstance(argument, Node) else None
         return found if isinstance(found, Flow) else None
 
     def tensor(self, argument: Any) -> Flow:
-        """Return what is known of an argument that is a tensor."""
+        """Return the flow of an argument that is a tensor."""
         found = self.flow(argument)
         if found is None:
             raise TypeError(f"{argument} is no tensor")
         return found
 
     def root(self, name: str, shape: tuple[int, ...]) -> Flow:
-        """Return the labels of a parameter or buffer, made when it is first met."""
+        """Return the labels of a parameter or buffer, created on first use."""
         if name not in self.roots:
             layers = tuple(
                 self.labels.new([size if d == dim else 1 for d in range(len(shape))])
@@ -220,7 +240,7 @@ class Trace:
         return self.roots[name]
 
     def doubt(self, flow: Flow, reason: str) -> None:
-        """Keep all of a tensor, since it is not known what goes together."""
+        """Keep all of a tensor, since it is not known what belongs together."""
         for layer in flow.layers:
             self.labels.doubt(layer, reason)
 

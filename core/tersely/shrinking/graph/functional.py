@@ -1,4 +1,4 @@
-"""An exported graph without writes in place: rewritten where that is plain, traced again elsewhere.
+"""An exported graph without writes in place: rewritten where that is simple, or traced again.
 
 ``run_decompositions`` traces the whole model a second time, which takes longer than the export. A
 convolutional network writes in place only what nothing else sees (``relu_`` after a norm, ``+=`` of
@@ -53,7 +53,7 @@ _FRESH = frozenset(
 _SHARING = frozenset(
     ["view", "transpose", "permute", "unsqueeze", "flatten", "dropout", "reshape", "contiguous"]
 )
-"""Operators whose result may be their operand's memory."""
+"""Operators whose result may share their operand's memory."""
 
 
 def without_writes(exported: ExportedProgram) -> ExportedProgram:
@@ -115,7 +115,7 @@ def _before(users: Iterable[Node], node: Node) -> list[Node]:
 
 
 def _rewrite(exported: ExportedProgram, node: Node) -> None:
-    """Put the operator without the write in its place, and let what follows read its result."""
+    """Replace an operator by the one that does not write, and let later ones read its result."""
     packet = getattr(torch.ops.aten, _name(node).removesuffix("_"))
     target = getattr(packet, node.target._overloadname)  # type: ignore[union-attr]
     written = node.args[0]

@@ -1,4 +1,4 @@
-"""Labels: which elements of all tensors go together, and what keeps them.
+"""Labels: the elements of all tensors that are removed together, and the reasons why some stay.
 
 A tensor has layers; a layer is an int64 tensor that broadcasts to it (size 1 along dimensions on
 which it does not depend). An element is removed when the label of any of its layers is removed;
@@ -19,7 +19,7 @@ Layer = Tensor
 
 @attrs.frozen(eq=False)
 class Whole:
-    """``whole[i]`` goes exactly when all of ``parts[i]`` go.
+    """``whole[i]`` is removed exactly if all of ``parts[i]`` are.
 
     Attributes:
         whole: labels, shape (n,).
@@ -34,7 +34,7 @@ class Whole:
 
 @attrs.frozen(eq=False)
 class Either:
-    """``joined[i]`` goes exactly when one of ``sources[i]`` goes.
+    """``joined[i]`` is removed exactly if one of ``sources[i]`` is.
 
     Attributes:
         joined: labels, shape (n,).
@@ -49,7 +49,7 @@ class Either:
 
 @attrs.frozen(eq=False)
 class Grid:
-    """What goes of a layer is whole slices along its dimensions, as a smaller tensor needs it.
+    """A layer only loses whole slices along its dimensions, so that it stays a tensor.
 
     Attributes:
         layer: labels.
@@ -62,11 +62,11 @@ class Grid:
 
 @attrs.frozen(eq=False)
 class EqualParts:
-    """Every part loses equally many, or all.
+    """Every part loses equally many elements, or all of them.
 
     Attributes:
         parts: labels, shape (parts, size).
-        may_vanish: whether a part may go whole.
+        may_vanish: whether a part may be removed whole.
         place: the operator and the module that demand it.
     """
 
@@ -77,7 +77,7 @@ class EqualParts:
 
 @attrs.frozen(eq=False)
 class Copies:
-    """Copies of ``sources[i]`` go one by one, and it goes exactly when all of them go.
+    """Copies of ``sources[i]`` are removed one by one; it is removed if all of them are.
 
     Attributes:
         sources: labels, shape (n,).
@@ -92,10 +92,10 @@ class Copies:
 
 @attrs.frozen(eq=False)
 class Count:
-    """As many positions go as of every part that does not go whole.
+    """As many positions are removed as of every part that is not removed whole.
 
     Attributes:
-        positions: labels, shape (k,); the last ones go.
+        positions: labels, shape (k,); the last ones are removed.
         parts: labels, shape (n, k).
         place: the operator and the module that demand it.
     """
@@ -106,19 +106,19 @@ class Count:
 
 
 _FEW = 1 << 13
-"""Pairs of labels up to which repetitions are kept."""
+"""The most pairs of labels for which repetitions are kept."""
 
 Constraint = Whole | Either | Grid | EqualParts | Copies | Count
 
 
 class Labels:
-    """Hands out labels and collects what is known of them (mutable: filled in one walk).
+    """Creates labels and collects ties and constraints (mutable: filled in one walk).
 
     Attributes:
-        count: labels so far, the pinned label 0 included.
+        count: the number of labels so far, including the pinned label 0.
         constraints: in the order in which they were found.
-        unlabelled: parameters and buffers of which nothing is labelled.
-        place: the operator and the module that the walk is at, for reasons; empty elsewhere.
+        unlabelled: parameters and buffers without labels.
+        place: the current operator and module of the walk, for reasons; otherwise empty.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class Labels:
         self._noted: list[tuple[Tensor, int]] = []
 
     def new(self, shape: Sequence[int]) -> Layer:
-        """Return labels of their own for every element of a shape."""
+        """Return new labels for every element of a shape."""
         size = 1
         for length in shape:
             size *= length
@@ -141,17 +141,17 @@ class Labels:
         return layer
 
     def tie(self, first: Layer, second: Layer) -> None:
-        """Let elements of two layers go together, elementwise after broadcasting."""
+        """Tie two layers elementwise, after broadcasting."""
         first, second = spread([first, second])
         pairs = torch.stack([first.reshape(-1), second.reshape(-1)], 1)
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         if bool((kept := (pairs == 0).any(1)).any()):
             self._note(pairs[kept].amax(1), "it meets something that cannot be cut")
-        # Sorting out repetitions takes longer than a few of them cost.
+        # Removing repetitions takes longer than keeping a few.
         self._ties.append(torch.unique(pairs, dim=0) if len(pairs) > _FEW else pairs)
 
     def tie_along(self, layer: Layer, dims: Sequence[int]) -> Layer:
-        """Let what lies along dimensions go together; return the layer without them (size 1)."""
+        """Tie all elements along dimensions; return the layer without them (size 1)."""
         for dim in dims:
             if layer.shape[dim] > 1:
                 first = layer.narrow(dim, 0, 1)
@@ -160,12 +160,12 @@ class Labels:
         return layer
 
     def pin(self, layer: Layer, reason: str) -> None:
-        """Keep elements, and say why."""
+        """Keep elements for a reason."""
         found = self._note(layer, reason)
         self._ties.append(torch.stack([found, torch.zeros_like(found)], 1))
 
     def _note(self, layer: Layer, reason: str) -> Tensor:
-        """Note why elements stay, and where; return their labels, each once."""
+        """Record why elements stay, and where; return their labels, each once."""
         placed = f"{reason} ({self.place})" if self.place else reason
         found: Tensor = torch.unique(layer)
         found = found[found != 0]
@@ -173,7 +173,7 @@ class Labels:
         return found
 
     def numbered(self) -> tuple[Tensor, tuple[str, ...]]:
-        """Return for every label why it stays, as far as that was said: the first reason.
+        """Return for every label the first known reason why it stays.
 
         Returns:
             For each label the number of its reason, from 1, or 0, shape (count,); and the reasons.
@@ -184,15 +184,15 @@ class Labels:
         return found, tuple(self._reasons)
 
     def constrain(self, constraint: Constraint) -> None:
-        """Demand something of what goes together, where the walk is."""
+        """Add a constraint at the current place of the walk."""
         self.constraints.append(attrs.evolve(constraint, place=self.place))
 
     def doubt(self, layer: Layer, reason: str) -> None:
-        """Keep elements of which it is not known what they go with, and say why."""
+        """Keep elements whose ties are not known, for a reason."""
         self.pin(layer, reason)
 
     def whole(self, layer: Layer, dims: Sequence[int]) -> Layer:
-        """Return labels (size 1 along dims) that go when everything along the dims goes."""
+        """Return labels (size 1 along dims) that are removed if everything along the dims is."""
         moved = [dim for dim in dims if layer.shape[dim] > 1]
         if not moved:
             return layer
@@ -205,7 +205,7 @@ class Labels:
         return whole
 
     def joined(self, layers: Sequence[Layer]) -> Layer | None:
-        """Return one layer that stands for several of a tensor; None without any."""
+        """Return one layer that combines several of a tensor; None without any."""
         if len(layers) <= 1:
             return layers[0] if layers else None
         sources = torch.stack(spread(layers), -1)
@@ -217,7 +217,7 @@ class Labels:
         """Return for every label the smallest label that it is tied to, shape (count,).
 
         Args:
-            pinned: whether all that stays is tied to label 0; if not, only to what it goes with.
+            pinned: whether pinned labels are tied to label 0, too.
         """
         parent = torch.arange(self.count)
         if not self._ties:
@@ -239,7 +239,7 @@ class Labels:
 
 
 def spread(layers: Sequence[Layer]) -> list[Layer]:
-    """Return layers of one tensor, each as large as all together need.
+    """Return layers of one tensor, broadcast to a common shape.
 
     Args:
         layers: the layers.
@@ -251,7 +251,7 @@ def spread(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def are_alike(first: Layer, second: Layer) -> bool:
-    """Tell whether two layers have as many positions along the last dimension, or one of them one.
+    """Tell whether the last dimensions of two layers broadcast.
 
     Args:
         first: a layer.
@@ -274,7 +274,7 @@ def reduced(layer: Tensor) -> Tensor:
     """Return a layer or a constant with size 1 along every dimension on which it does not depend.
 
     Args:
-        layer: labels, or float values in which NaN is a value like others.
+        layer: labels, or float values, in which NaNs are equal.
     """
     for dim in range(layer.ndim):
         if layer.shape[dim] <= 1:

@@ -1,4 +1,4 @@
-"""Parameters and their output channels: which of them go together, and in which blocks."""
+"""Parameters and their output channels: those that are tied, and their blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Member:
 
     Attributes:
         name: its name as in ``named_parameters()``.
-        classes: the class of each of its output channels; channels of one class go together.
+        classes: the class of each of its output channels; channels of one class are removed
+            together.
     """
 
     name: str
@@ -46,12 +47,12 @@ def members_of(
     Args:
         model: the model.
         program: its operators.
-        trace: what a walk over them found.
+        trace: the result of a walk over them.
         labels: the labels of that walk.
-        names: the parameters to place -> the names under which the program knows them.
+        names: the parameters to place -> their names in the program.
 
     Raises:
-        PlanError: it is not known what goes together; one sentence for each reason.
+        PlanError: the ties are not known; one sentence for each reason.
     """
     component = labels.components()
     doubts = {int(component[label]): reason for label, reason in reversed(labels.doubts.items())}
@@ -96,11 +97,11 @@ def share(members: Sequence[Member], runs: Runs) -> list[SharedChannels]:
 
     Args:
         members: the parameters.
-        runs: what cuts channels into runs.
+        runs: the partitions of channels into runs.
 
     Raises:
-        PlanError: parameters share some channels only, or in another order, and cannot be cut into
-            the same blocks; one sentence for each such group.
+        PlanError: parameters share only some channels, or in another order, and cannot be divided
+            into the same blocks; one sentence for each such group.
     """
     groups = _connected(members)
     cuttings = [cut_alike([member.classes for member in group]) for group in groups]
@@ -165,20 +166,21 @@ def _problem(group: Sequence[Member]) -> str:
 
 
 def cut_alike(members: Sequence[Sequence[int]]) -> tuple[ChannelBlocks, ...] | None:
-    """Cut members so that channels that go together are in one block, in as many as can be.
+    """Divide members into as many blocks as possible so that tied channels are in one block.
 
     Args:
-        members: the class of each channel of each member; channels of one class go together.
+        members: the class of each channel of each member; channels of one class are removed
+            together.
 
     Returns:
-        One cutting for each member, all with the same number of blocks; None where at most one
-        block would be left.
+        One division for each member, all with the same number of blocks; None if there would be at
+        most one block.
     """
     is_plain = len(set(members[0])) == len(members[0])
     if is_plain and all(classes == members[0] for classes in members):
         return tuple(ChannelBlocks() for _ in members)
     smallest = min(len(classes) for classes in members)
-    for has_parts in (False, True):  # heads go whole rather than one position of each
+    for has_parts in (False, True):  # whole heads rather than one position of each
         for blocks in range(smallest, 1, -1):
             if all(len(classes) % blocks == 0 for classes in members):
                 found = _matching(members, blocks, {}, has_parts=has_parts)
@@ -190,7 +192,7 @@ def cut_alike(members: Sequence[Sequence[int]]) -> tuple[ChannelBlocks, ...] | N
 def _matching(
     members: Sequence[Sequence[int]], blocks: int, known: Mapping[int, int], *, has_parts: bool
 ) -> list[ChannelBlocks] | None:
-    """The cuttings of the first members that fit those of the rest."""
+    """The divisions of the first members that match those of the others."""
     if not members:
         return []
     first, *rest = members
@@ -207,7 +209,7 @@ def _matching(
 
 
 def _cuttings(size: int, *, has_parts: bool) -> Iterator[ChannelBlocks]:
-    """All ways in which so many channels make one block; neighbours first."""
+    """All ways to combine this many channels into one block; neighbours first."""
     for parts in range(1, size + 1 if has_parts else 2):
         if size % parts == 0:
             yield ChannelBlocks(parts, size // parts)

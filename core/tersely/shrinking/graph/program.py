@@ -1,4 +1,4 @@
-"""A model as the graph of ``torch.export``, which shrinking reads and its proof reads again."""
+"""A model as a graph of ``torch.export``, for shrinking and its proof."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from tersely.shrinking.graph.functional import without_writes
 
 @attrs.frozen(eq=False)
 class Program:
-    """The operators that a model runs, in order.
+    """The operators of a model's forward, in order.
 
     Attributes:
         nodes: placeholders, operators and the output, in the order in which they run.
-        parameters: placeholder -> name of the parameter or buffer that it stands for.
-        constants: placeholder -> value of a tensor that forward makes from literals.
-        written: operator whose result forward writes into a buffer, and is no output -> the buffer.
+        parameters: placeholder -> name of its parameter or buffer.
+        constants: placeholder -> value of a tensor that forward creates from literals.
+        written: operator whose result forward writes into a buffer without returning it -> the
+            buffer.
     """
 
     nodes: tuple[Node, ...]
@@ -40,20 +41,20 @@ def read_program(
     *,
     has_lines: bool = False,
 ) -> Program:
-    """Export a model in evaluation mode; its training flags and weights stay as they are.
+    """Export a model in evaluation mode; its training flags and weights do not change.
 
     Args:
         model: the model.
         args: positional arguments of forward.
         kwargs: keyword arguments of forward.
-        has_lines: whether each operator knows the lines of code that run it, as ``stack_trace``; a
-            fifth of the time of an export is spent on them.
+        has_lines: whether operators have the lines of code that run them, as ``stack_trace``; this
+            takes a fifth of an export's time.
 
     Raises:
         Exception: whatever ``torch.export`` or the model raises; ValueError for an operator whose
             result has a size that depends on values.
     """
-    # Recurrent modules write a list of weights while they are exported.
+    # Recurrent modules change their weight lists while they are exported.
     flat = {m: list(m._flat_weights) for m in model.modules() if isinstance(m, nn.RNNBase)}
     try:
         with (
@@ -103,7 +104,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from logging a traceback of what is raised anyway."""
+    """Keep torch from logging a traceback of errors that are raised anyway."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     before = logger.disabled
     try:
@@ -115,7 +116,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lines(*, are_noted: bool) -> Iterator[None]:
-    """Let torch note the lines of code that run each operator, or not, where it has the choice."""
+    """Turn torch's recording of source lines on or off, if this version allows it."""
     before = getattr(config, "do_not_emit_stack_traces", None)
     if before is None:
         yield
@@ -144,7 +145,7 @@ def _refuse_unknown_sizes(nodes: Iterable[Node]) -> None:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode for a while.
+    """Put every module in evaluation mode inside the block.
 
     Args:
         model: the model.
@@ -165,7 +166,7 @@ def modules_around(node: Node) -> tuple[str, ...]:
         node: the operator.
     """
     stack = node.meta.get("nn_module_stack") or {}
-    # A module that is called again has its name with @ and a number.
+    # A second call of a module is named with @ and a number.
     return tuple(str(name).partition("@")[0] for name, _ in stack.values())
 
 
@@ -179,10 +180,10 @@ def module_of(node: Node) -> str:
 
 
 def place_of(node: Node) -> str:
-    """Return an operator and the module that runs it in words, as in ``add of layer1.0``.
+    """Return the text of an operator and its module, such as ``add of layer1.0``.
 
     Args:
-        node: the operator; an input of the program stands for itself.
+        node: the operator, or an input of the program.
     """
     if node.op == "placeholder":
         return f"input {node.name}"
@@ -205,7 +206,7 @@ def argument(node: Node, index: int, name: str = "", default: Any = None) -> Any
         node: the operator.
         index: its position.
         name: its name.
-        default: what it is when it is left out.
+        default: its default.
     """
     if len(node.args) > index:
         return node.args[index]
@@ -213,7 +214,7 @@ def argument(node: Node, index: int, name: str = "", default: Any = None) -> Any
 
 
 def operator_name(node: Node) -> str:
-    """Return an operator's name without namespace and overload, as in ``conv2d``.
+    """Return an operator's name without namespace and overload, such as ``conv2d``.
 
     Args:
         node: the operator.
@@ -225,7 +226,7 @@ def operator_name(node: Node) -> str:
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
-    """Return the shape of what a node makes; empty when it is no tensor.
+    """Return the shape of a node's result; empty if it is not a tensor.
 
     Args:
         node: the node.

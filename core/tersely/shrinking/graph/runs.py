@@ -1,4 +1,4 @@
-"""In how many runs channels are removed evenly, so that groups and heads stay equally large."""
+"""Runs of channels from which equally many must be removed, so that groups and heads stay equal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Place = tuple[int, int]
 
 @attrs.frozen
 class Partition:
-    """Channels that are cut into equally long runs.
+    """Channels that are divided into runs of equal length.
 
     Attributes:
         classes: the class of each channel.
-        length: channels in a run.
+        length: the number of channels in a run.
     """
 
     classes: tuple[int, ...]
@@ -27,13 +27,13 @@ class Partition:
 
 
 class Runs:
-    """Everything in a network that cuts channels into equal runs.
+    """All partitions of channels into equal runs in a network.
 
-    Grouped convolutions and group norms cut what enters and leaves them, views into heads and
-    splits cut what they view.
+    Grouped convolutions and group norms partition their inputs and outputs, views into heads and
+    splits their operands.
 
     Args:
-        labels: what a walk collected.
+        labels: the labels of a walk.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -49,13 +49,13 @@ class Runs:
             # A batch and its heads in one dimension repeat the same runs.
             rows = list(dict.fromkeys(map(tuple, parts.tolist())))
             is_whole = len(rows[0]) > 1 and all(len(set(row)) == 1 for row in rows)
-            if len(rows) > 1 and not is_whole:  # what goes whole is equally large by itself
+            if len(rows) > 1 and not is_whole:  # what is removed whole needs no equal parts
                 classes = tuple(one for row in rows for one in row)
                 found[Partition(classes, len(rows[0]))] = None
         self._partitions = tuple(found)
 
     def of(self, groups: Sequence[Mapping[int, int]]) -> list[int]:
-        """Return in how many runs the blocks of each group have to be pruned evenly.
+        """Return the number of runs in which the blocks of each group must be pruned evenly.
 
         Args:
             groups: the block of each class of channels, for each group.
@@ -74,7 +74,7 @@ class Runs:
 
 
 def _heads(layer: Tensor) -> Tensor:
-    """The classes of a view as rows of equal length; one row where only one dimension matters."""
+    """The classes of a view as rows of equal length; one row if only one dimension matters."""
     small = reduced(layer)
     dims = varying(small)
     if len(dims) < 2:  # noqa: PLR2004  # channels that differ along one dimension are not cut
@@ -83,11 +83,11 @@ def _heads(layer: Tensor) -> Tensor:
 
 
 def _run_lengths(partition: Partition, owners: Mapping[int, Place]) -> dict[int, int]:
-    """Length of the runs that a partition demands of each group it concerns."""
+    """The length of runs that a partition demands of each group."""
     places = [owners.get(one) for one in partition.classes]
     rows = [places[at : at + partition.length] for at in range(0, len(places), partition.length)]
     if partition.length > 1 and all(len(set(row)) == 1 for row in rows):
-        return {}  # each run is one block, which goes whole
+        return {}  # each run is one block, which is removed whole
     # Parts of a concatenation lose equally much only in runs that fit all of them.
     boundaries = [
         one

@@ -1,4 +1,4 @@
-"""Solution: which labels go, and why others stay."""
+"""Solution: the labels that are removed, and why others stay."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from tersely.shrinking.graph.labels import Copies, Count, Either, Labels, Whole,
 
 
 class Solution:
-    """Which labels are removed (mutable until the last constraint holds).
+    """The labels that are removed (mutable until all constraints hold).
 
     Attributes:
         component: label -> the smallest label that it is tied to.
         masked: label -> whether a slice of a weight is masked whole there, bool.
-        gone: component -> whether it goes, bool, shape (labels,).
-        why: component -> why it stays although it is masked.
+            failed: label -> whether it stays since the proof failed without it, bool.
+        gone: component -> whether it is removed, bool, shape (labels,).
+            why: component -> why it stays although it is masked.
     """
 
     def __init__(self, trace: Trace, pinned: Mapping[int, str]) -> None:
         self.trace = trace
         labels = trace.labels
+        self.failed = torch.zeros(labels.count, dtype=torch.bool)
+        self.failed[list(pinned)] = True
         for label, reason in pinned.items():
             labels.pin(torch.tensor([label]), reason)
         self.component = labels.components()
@@ -32,7 +35,7 @@ class Solution:
         self.gone = torch.zeros(labels.count, dtype=torch.bool)
         self.masked = _masked(trace)
         self.gone[self.component[self.masked]] = True
-        self.gone[self.component[0]] = False  # what is pinned may be masked too
+        self.gone[self.component[0]] = False  # pinned labels may be masked, too
         # A component whose masked labels are reached only through these follows from them.
         count = -1
         while count != (count := int(self.gone.sum())):
@@ -45,7 +48,7 @@ class Solution:
         return _importance(self.trace, self.component)
 
     def _follow(self, labels: Labels) -> None:
-        """Let what stands for others start from them."""
+        """Initialize labels that depend on others."""
         for constraint in labels.constraints:
             if isinstance(constraint, Whole):
                 all_gone = self.of(constraint.parts).all(1)
@@ -62,7 +65,7 @@ class Solution:
                 self.gone[self.component[last]] = True
 
     def lost_of_each(self, parts: Tensor) -> int:
-        """Return how many positions every part loses at least that does not go whole.
+        """Return the least number of positions lost by parts that are not removed whole.
 
         Args:
             parts: labels, shape (n, k).
@@ -72,11 +75,11 @@ class Solution:
         return int(counts.min()) if counts.numel() else 0
 
     def of(self, labels: Tensor) -> Tensor:
-        """Return whether labels go: bool, their shape."""
+        """Return whether labels are removed: bool, their shape."""
         return self.gone[self.component[labels]]
 
     def keep(self, labels: Tensor, why: str) -> bool:
-        """Let labels stay; return whether one of them was going."""
+        """Keep labels; return whether one of them was removed before."""
         components = torch.unique(self.component[labels])
         components = components[self.gone[components]]
         for component in components.tolist():
@@ -85,7 +88,7 @@ class Solution:
         return bool(components.numel())
 
     def reason(self, label: int) -> str | None:
-        """Return why a label stays, as far as that is known.
+        """Return why a label stays, if that is known.
 
         Args:
             label: the label.
@@ -101,7 +104,7 @@ class Solution:
 
     @cached_property
     def _met(self) -> tuple[Tensor, Tensor]:
-        """What goes together if nothing had to stay, and the first reason of what each meets."""
+        """Components without pinning, and the first reason in each."""
         together = self.trace.labels.components(pinned=False)
         numbers = self._numbered[0]
         known = numbers.nonzero().reshape(-1)
@@ -111,7 +114,7 @@ class Solution:
         return together, found[together]
 
     def met(self, label: int, labels: Tensor) -> Tensor:
-        """Return which labels meet one directly or not: bool, their shape.
+        """Return which labels are tied to one, directly or indirectly: bool, their shape.
 
         Args:
             label: the label.
@@ -120,14 +123,14 @@ class Solution:
         return self._met[0][labels] == self._met[0][label]
 
     def lost(self, flow: Flow) -> Tensor:
-        """Return which elements of a tensor go: bool, broadcasts to it."""
+        """Return which elements of a tensor are removed: bool, broadcasts to it."""
         lost = torch.zeros((1,) * flow.ndim, dtype=torch.bool)
         for layer in flow.layers:
             lost = lost | self.of(layer)
         return lost
 
     def kept_indices(self, flow: Flow) -> tuple[Tensor | None, ...]:
-        """Return the positions that stay along each dimension, None where all do."""
+        """Return the positions that stay along each dimension; None for all."""
         if all(len(varying(layer)) == 1 for layer in flow.layers):
             return self._kept_along_each(flow)
         lost = self.lost(flow)
@@ -171,7 +174,7 @@ def _importance(trace: Trace, component: Tensor) -> Tensor:
 
 
 def _masked(trace: Trace) -> Tensor:
-    """Labels of which a slice of a weight is masked whole: bool, shape (labels,)."""
+    """The labels for which a slice of a weight is masked whole: bool, shape (labels,)."""
     found = torch.zeros(trace.labels.count, dtype=torch.bool)
     for name, flow in trace.roots.items():
         kept = trace.source.kept(name)
@@ -183,14 +186,14 @@ def _masked(trace: Trace) -> Tensor:
 
 
 def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
-    """Return where a mask keeps nothing of what carries a label: bool, the layer's shape.
+    """Return the labels of a layer whose elements are all masked: bool, the layer's shape.
 
     Args:
         kept: bool, the tensor's shape.
         layer: labels of the tensor.
     """
     others = [dim for dim in range(layer.ndim) if layer.shape[dim] == 1 and kept.shape[dim] > 1]
-    # The largest of bytes is found several times faster than whether any of booleans is true.
+    # The maximum of bytes is several times faster than any() of booleans.
     some = kept.view(torch.uint8).amax(others, keepdim=True).bool() if others else kept
     lost = some.logical_not()
     return lost.expand(layer.shape)

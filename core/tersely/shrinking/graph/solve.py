@@ -1,4 +1,4 @@
-"""Which labels go, down to what all constraints allow, and the cuts that follow from them."""
+"""Solving for the labels that are removed under all constraints, and the resulting cuts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 from torch import Tensor
 
-from tersely.engine.cutting import Cut
+from tersely.engine.state.cutting import Cut
 from tersely.shrinking.graph.enforcing import enforce
 from tersely.shrinking.graph.flow import Trace
 from tersely.shrinking.graph.labels import varying
@@ -15,12 +15,12 @@ from tersely.shrinking.graph.solution import Solution
 
 
 def solve(trace: Trace, *, round_to: int = 1, pinned: Mapping[int, str] | None = None) -> Solution:
-    """Remove as much of what is masked as all constraints allow.
+    """Remove as many masked labels as all constraints allow.
 
     Args:
-        trace: what the walk found.
-        round_to: the number of rows and columns of every weight that loses some stays a multiple.
-        pinned: labels that stay, and why.
+        trace: the result of the walk.
+        round_to: the row and column counts of weights that lose some remain multiples of this.
+        pinned: labels that stay -> the reason.
     """
     solution = Solution(trace, pinned or {})
     while True:
@@ -36,7 +36,7 @@ def solve(trace: Trace, *, round_to: int = 1, pinned: Mapping[int, str] | None =
 
 
 def _fill(solution: Solution) -> bool:
-    """Keep one position of whatever would be empty."""
+    """Keep one position of every tensor that would be empty."""
     changed = False
     for name, flow in solution.trace.roots.items():
         for layer in flow.layers:
@@ -67,10 +67,10 @@ def _keep_best(solution: Solution, going: Tensor, count: int, why: str) -> bool:
 
 
 def cuts_of(solution: Solution) -> dict[str, Cut]:
-    """Return the cut of each parameter and buffer that loses something.
+    """Return the cuts of parameters and buffers.
 
     Args:
-        solution: what goes.
+        solution: the labels that are removed.
     """
     found: dict[str, Cut] = {}
     for name, flow in solution.trace.roots.items():

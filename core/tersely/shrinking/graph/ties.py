@@ -1,25 +1,27 @@
-"""Labels of which nothing is removed: what goes together is collected, whatever is masked."""
+"""Labels that only collect ties, independent of masks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from tersely.shrinking.graph.labels import Labels, Layer, spread, varying
 
 
 class Ties(Labels):
-    """Labels that tell which channels belong together (mutable: filled in one walk).
+    """Labels that record which channels belong together (mutable: filled in one walk).
 
-    What keeps a channel from being removed is no tie, so nothing is pinned here. Several layers of
-    one tensor, and all that one position stands for, go together.
+    Reasons to keep a channel are not ties, so nothing is pinned here. Several layers of one tensor
+    are tied, and so is everything that one position stands for.
 
     Args:
-        buffers: names of tensors that tie nothing, as tables of positions that many layers read.
+        buffers: names of tensors that tie nothing, such as tables of positions that many layers
+            read.
 
     Attributes:
-        doubts: label -> why it is not known what goes with it.
+        doubts: label -> why its ties are not known.
         sources: channels in the order in which a view cut them, shape (channels,).
     """
 
@@ -28,21 +30,41 @@ class Ties(Labels):
         self.unlabelled = frozenset(buffers)
         self.doubts: dict[int, str] = {}
         self.sources: list[Layer] = []
+        self._wholes: list[tuple[Layer, Layer]] = []
 
     def pin(self, layer: Layer, reason: str) -> None:
-        """Do nothing: that something stays is no tie."""
+        """Do nothing: a label that stays is not a tie."""
 
     def doubt(self, layer: Layer, reason: str) -> None:
-        """Note why it is not known what goes with some elements."""
+        """Record why the ties of some elements are not known."""
         for label in torch.unique(layer).tolist():
             self.doubts.setdefault(label, reason)
 
     def whole(self, layer: Layer, dims: Sequence[int]) -> Layer:
-        """Let all that lies along dimensions go together."""
-        return self.tie_along(layer, dims)
+        """Return labels (size 1 along dims) that go together with all that lies along dims.
+
+        They go with nothing where all their own positions are one for another reason, as those of
+        a head that is normalized: no such position ever goes in all heads.
+        """
+        if all(layer.shape[dim] == 1 for dim in dims):
+            return layer
+        found = self.new([1 if dim in dims else size for dim, size in enumerate(layer.shape)])
+        self._wholes.append((found, layer))
+        return found
+
+    def components(self, *, pinned: bool = True) -> Tensor:
+        """Return for every label the smallest label that it is tied to, shape (count,)."""
+        together = super().components(pinned=pinned)
+        if not self._wholes:
+            return together
+        for whole, parts in self._wholes:
+            if not varying(whole) or not _are_one(together[parts], varying(whole)):
+                self.tie(whole, parts)
+        self._wholes.clear()
+        return super().components(pinned=pinned)
 
     def joined(self, layers: Sequence[Layer]) -> Layer | None:
-        """Let several layers of a tensor go together, and return the first."""
+        """Tie several layers of a tensor, and return the first."""
         if not layers:
             return None
         first, *others = spread(layers)
@@ -77,7 +99,7 @@ class Ties(Labels):
         return found
 
     def moved(self, before: Layer, after: Layer) -> bool:
-        """Look at what a view cuts or merges; tell whether it cuts channels.
+        """Record what a view splits or merges; tell whether it splits channels.
 
         Channels that were cut into heads and merged in the same order may lose others in each head.
         Merged in another order, as by a channel shuffle, they only stay in order if all parts lose
@@ -108,3 +130,11 @@ class Ties(Labels):
             if bool((found >= 0).all()) and bool((steps == torch.arange(length)).all()):
                 return True
         return False
+
+
+def _are_one(classes: Tensor, dims: Sequence[int]) -> bool:
+    """Whether all positions along dimensions are of one class."""
+    first = classes
+    for dim in dims:
+        first = first.narrow(dim, 0, 1)
+    return bool((classes == first).all())

@@ -1,4 +1,4 @@
-"""A second model that shares the first one's weights, to run without a trace in the first."""
+"""A copy of a model that shares its weights, to run without side effects on the model."""
 
 from __future__ import annotations
 

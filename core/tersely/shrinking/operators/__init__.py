@@ -1,4 +1,4 @@
-"""What each operator does to labels, and the walk over a program that asks for it.
+"""The rules by which operators pass labels, and the walk over a program that applies them.
 
 Private: import public names from `tersely`.
 """

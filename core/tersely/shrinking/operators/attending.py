@@ -1,4 +1,4 @@
-"""The rule of scaled dot product attention: heads go whole on all sides."""
+"""The rule of scaled dot product attention: heads are removed whole on all sides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tersely.shrinking.operators.repeating import copied
 
 
 def trace_attention(trace: Trace, node: Node) -> Flow:
-    """Let a head of query, key and value go when all of the head's output goes."""
+    """Remove a head of query, key and value if all of the head's output is removed."""
     if not trace.has_values:
         return _tied(trace, node)
     labels = trace.labels
@@ -27,7 +27,9 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
     shape = shape_of(node)
     repeats = query.shape[-3] // key.shape[-3] if node.kwargs.get("enable_gqa") else 1
     heads = []
-    is_scaled = node.kwargs.get("scale") is not None  # otherwise the usual scale follows the width
+    is_scaled = (
+        node.kwargs.get("scale") is not None
+    )  # otherwise the default scale depends on the width
     if is_scaled:
         sum_where_zero(trace, query, key, -1, "attention sums over it")
     for flow, inner in ((query, ndim - 1), (key, ndim - 1)):
@@ -38,7 +40,7 @@ def trace_attention(trace: Trace, node: Node) -> Flow:
             if varying(layer) == (inner,) or (flow is not query and varying(layer) == (ndim - 2,)):
                 labels.pin(layer, "attention sums over it")
                 continue
-            # Keys of several origins, as one that is appended to all, lose the same heads.
+            # Keys of several origins, such as an appended one, lose the same heads.
             tied = labels.tie_along(layer, [inner] if flow is query else [ndim - 2, inner])
             layers.append(labels.whole(tied, [ndim - 2]))
         layers = [copied(trace, one, -3, repeats if flow is key else 1) for one in layers]
@@ -71,7 +73,7 @@ def _heads(flow: Flow, query: Flow) -> tuple[int, ...]:
 
 
 _WITH_HEADS = 3
-"""Dimensions from which on the third of the last three is that of heads."""
+"""The number of dimensions from which the third last is that of heads."""
 
 
 def _follow_repeated(trace: Trace, node: Node) -> None:
@@ -99,7 +101,7 @@ def _follow_repeated(trace: Trace, node: Node) -> None:
 
 
 _KEEPING = frozenset(["view", "reshape", "_unsafe_view", "clone", "contiguous"])
-"""Operators after which elements are in the same order."""
+"""Operators that keep the order of elements."""
 
 
 def _tied(trace: Trace, node: Node) -> Flow:
@@ -137,11 +139,11 @@ def _repeated(layer: Layer, repeats: int) -> Layer:
 
 
 def _constant(trace: Trace, node: Node, value: Flow, repeats: int) -> Tensor | None:
-    """What is the same for all keys is what attention returns, and zero is zero under a mask."""
+    """Attention returns a value that is the same for all keys, and zero under any mask."""
     held = held_by_all_keys(value.constant)
     if held is None:
         return None
-    # In training some of the weights may be dropped out.
+    # In training, dropout may remove some of the weights.
     if argument(node, 3, "attn_mask") is not None or trace.is_training:
         held = torch.where(held == 0, 0.0, torch.nan)
     if repeats > 1 and held.shape[-3] > 1:

@@ -1,4 +1,4 @@
-"""Rules of operators that compare vectors: distances and the cosine of an angle."""
+"""Rules of operators that compare vectors: distances and cosine similarity."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tersely.shrinking.operators.pointwise import tie_operands
 from tersely.shrinking.operators.reading import values_along
 
 PAIRS = frozenset(["pairwise_distance", "cosine_similarity"])
-"""Operators that compare each vector with the one in its place."""
+"""Operators that compare corresponding vectors."""
 
 
 def trace_pair(trace: Trace, node: Node) -> Flow:
-    """Let a position go where both vectors are zero, unless something is added there."""
+    """Remove a position where both vectors are zero, unless something is added there."""
     name = operator_name(node)
     flows = [trace.tensor(one) for one in given(node)[:2]]
     ndim = max(flow.ndim for flow in flows)
@@ -37,7 +37,7 @@ def trace_pair(trace: Trace, node: Node) -> Flow:
 
 
 def trace_distances(trace: Trace, node: Node) -> Flow:
-    """Compare all vectors of two sets: a position goes where it is zero in all of them."""
+    """Compare all vectors of two sets: a position is removed if it is zero in all of them."""
     flows = [trace.tensor(one) for one in given(node)[:2]]
     sides, zero = [], torch.ones(flows[0].shape[-1], dtype=torch.bool)
     for flow in flows:

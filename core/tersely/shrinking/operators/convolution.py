@@ -26,7 +26,7 @@ NAME = re.compile(r"conv(_transpose)?([123])d\Z")
 
 
 def spatial_of(node: Node) -> int:
-    """Return how many dimensions follow the channels of a convolution.
+    """Return the number of spatial dimensions of a convolution.
 
     Args:
         node: the operator.
@@ -44,7 +44,7 @@ def groups_of(node: Node) -> int:
 
 
 def trace_convolution(trace: Trace, node: Node) -> Flow:
-    """Tie rows with outputs and columns with inputs; groups go whole or lose equally many."""
+    """Tie rows with outputs and columns with inputs; groups are removed or lose equally many."""
     x, weight = trace.tensor(given(node)[0]), trace.tensor(given(node)[1])
     bias = trace.flow(argument(node, 2, "bias"))
     shape, groups = shape_of(node), groups_of(node)
@@ -81,7 +81,7 @@ def trace_convolution(trace: Trace, node: Node) -> Flow:
 
 
 def _is_pointwise(node: Node, weight: Flow) -> bool:
-    """Whether each position of the result reads one position, so that positions pass."""
+    """Tell whether each position of the result reads a single position, so that positions pass."""
     strides = argument(node, 3, "stride", 1)
     strides = [strides] if isinstance(strides, int) else strides
     return is_unpadded(node) and {*strides, *weight.shape[2:]} == {1}
@@ -215,7 +215,7 @@ def _read_in_groups(
     channel: int,
     groups: int,
 ) -> None:
-    """Let each group lose inputs that its own outputs do without, equally many in all groups."""
+    """Let each group lose inputs that its outputs do not need, equally many in all groups."""
     transposed = "transpose" in operator_name(node)
     width = inputs.numel() // groups
     trace.labels.constrain(EqualParts(inputs.view(groups, -1), may_vanish=False))
@@ -239,7 +239,7 @@ def _read_in_groups(
 
 
 def _used(trace: Trace, weight: Flow) -> Tensor:
-    """Which kernels are not zero all over: bool, shape of the weight without its positions."""
+    """Return the kernels that are not all zero: bool, the weight's shape without positions."""
     if weight.name not in trace.used:
         trace.used[weight.name] = torch.cat([rows.flatten(2).any(2) for rows in weight.runs()])
     return trace.used[weight.name]
@@ -255,7 +255,7 @@ def _only(flow: Flow, dim: int) -> tuple[Layer, ...]:
 
 
 def is_unpadded(node: Node) -> bool:
-    """Tell whether a convolution sees every position alike, that is without padding.
+    """Tell whether a convolution has no padding, so that it treats all positions alike.
 
     Args:
         node: the operator.
@@ -274,7 +274,7 @@ def _constant(
     bias: Flow | None,
     channel: int,
 ) -> Tensor | None:
-    """Return what each output channel holds when it does not depend on the input."""
+    """Return the constants of output channels that do not depend on the input."""
     groups, transposed = groups_of(node), "transpose" in operator_name(node)
     held = values_along(x, channel)
     if transposed or not (is_unpadded(node) or trace.is_approximate):

@@ -1,4 +1,4 @@
-"""The rule of ``einsum``: each pair of operands is a product of matrices with other dimensions.
+"""The rule of ``einsum``: each pair of operands becomes a product of rearranged matrices.
 
 An operand pair in the layout of ``matmul``, and the letters of its dimensions:
 
@@ -50,7 +50,7 @@ def trace_einsum(trace: Trace, node: Node) -> Flow:
 
 
 def _written_out(trace: Trace, node: Node) -> tuple[list[Flow], list[Letters], Letters]:
-    """Return the operands, the letters of each, and those of the result; also of a tensordot."""
+    """Return the operands, the letters of each, and those of the result, of einsum or tensordot."""
     if operator_name(node) == "tensordot":
         first, second = (trace.tensor(one) for one in given(node)[:2])
         letters = string.ascii_letters
@@ -73,14 +73,14 @@ def _written_out(trace: Trace, node: Node) -> tuple[list[Flow], list[Letters], L
 
 
 def _spelled(term: str, ndim: int) -> Letters:
-    """One name for each dimension; those that dots stand for are counted from the right."""
+    """A name for each dimension; those of an ellipsis are numbered from the right."""
     before, dots, after = term.partition("...")
     count = ndim - len(before) - len(after) if dots else 0
     return (*before, *(f"...{number}" for number in range(count, 0, -1)), *after)
 
 
 def _sizes(flows: Sequence[Flow], inputs: Sequence[Letters]) -> dict[str, int] | None:
-    """Return the size of each letter; None where one is twice in a term, or broadcasts."""
+    """Return the size of each letter; None if one is repeated in a term or broadcasts."""
     sizes: dict[str, int] = {}
     for flow, letters in zip(flows, inputs, strict=True):
         if len(set(letters)) < len(letters):
@@ -122,7 +122,7 @@ def _product(
 def _sum_alone(
     trace: Trace, flow: Flow, letters: Letters, needed: set[str]
 ) -> tuple[Flow, Letters]:
-    """Sum over the letters that nothing else has."""
+    """Sum over the letters that no other term has."""
     dims = [dim for dim, one in enumerate(letters) if one not in needed]
     if not dims:
         return flow, letters

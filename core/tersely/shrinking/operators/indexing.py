@@ -1,4 +1,4 @@
-"""Rules of indexing with tensors that forward computes: reading there, and writing there."""
+"""Rules of indexing with computed tensors: reading and writing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WHOLE = (torch.int64, torch.int32)
 
 
 def is_looked_up(node: Node) -> bool:
-    """Tell whether an operator picks along dimensions beside each other with whole numbers.
+    """Tell whether an operator indexes adjacent dimensions with integers.
 
     Args:
         node: the operator.
@@ -30,7 +30,7 @@ def is_looked_up(node: Node) -> bool:
 
 
 def _indexed(node: Node) -> tuple[range, int] | None:
-    """The dimensions that indices beside each other pick along, and how many they make of them."""
+    """The dimensions of adjacent indices, and the number of dimensions that replace them."""
     places = [place for place, one in enumerate(given(node)[1]) if one is not None]
     indices = [given(node)[1][place].meta["val"] for place in places]
     along = range(places[0], places[-1] + 1)
@@ -44,7 +44,7 @@ def _indexed(node: Node) -> tuple[range, int] | None:
 
 
 def trace_looked_up(trace: Trace, node: Node) -> Flow:
-    """Pick along dimensions where indices made of the input say, as rows for experts."""
+    """Index dimensions by indices computed from the input, such as rows for experts."""
     name, x = operator_name(node), trace.tensor(given(node)[0])
     if name == "index_select":
         first = int(given(node)[1]) % x.ndim
@@ -72,7 +72,7 @@ def _put(tensor: Tensor, dims: range, count: int) -> Tensor:
 
 
 def fills(node: Node) -> bool:
-    """Tell whether an operator writes one value wherever a tensor of its shape is true.
+    """Tell whether an operator writes one value where a mask of its shape is true.
 
     Args:
         node: the operator.
@@ -98,7 +98,7 @@ def trace_filled(trace: Trace, node: Node) -> Flow:
 
 
 def trace_put_at(trace: Trace, node: Node) -> Flow:
-    """Write or add values along dimensions, of which all stay, where indices say."""
+    """Write or add values at indices along dimensions, all of which stay."""
     x, values = trace.tensor(given(node)[0]), trace.tensor(given(node)[2])
     found = _indexed(node)
     if found is None:

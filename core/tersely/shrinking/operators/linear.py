@@ -24,7 +24,7 @@ from tersely.shrinking.operators.reading import (
 )
 
 GROUPED = frozenset(["_grouped_mm", "grouped_mm_fallback"])
-"""Products with one matrix of a stack for each run of rows; the second is of transformers."""
+"""Products of runs of rows with one matrix each of a stack; the second is from transformers."""
 
 _STACKED = 3
 
@@ -71,14 +71,14 @@ def multiply(
         second: the other.
         shape: of the product.
         scores: the operator that makes the first operand; usual: of the node's first argument.
-        is_plain: whether it is summed over the last dimension of what that operator makes.
+        is_plain: whether the sum is over the last dimension of that operator's result.
     """
     if _is_weight(second) and first.read is None:
         return _linear(trace, node, first, second, None, rows=1, shape=shape)
     if not trace.has_values:
         return _tied(trace, node, first, second, shape, scores or arguments(node)[0])
     product = _activations(trace, first, second, shape)
-    # In training some of the weights may be dropped out.
+    # In training, dropout may remove some of the weights.
     held = None if trace.is_training or not is_plain else held_by_all_keys(second.constant)
     if held is not None and _sums_to_one(scores or arguments(node)[0]):
         known, held = product.known(), aligned(held, len(shape))
@@ -145,7 +145,7 @@ def _linear(
 
 
 def _own(trace: Trace, flow: Flow, dim: int) -> Layer:
-    """Labels along one dimension of a weight; zeros when it has none there."""
+    """Labels along one dimension of a weight; zeros if it has none there."""
     own = [layer for layer in flow.layers if varying(layer) == (dim,)]
     found = trace.labels.joined(own)
     if found is None:
@@ -156,7 +156,7 @@ def _own(trace: Trace, flow: Flow, dim: int) -> Layer:
 def _linear_constant(
     weight: Flow, held: Tensor, fixed: Tensor, bias: Flow | None, rows: int
 ) -> Tensor | None:
-    """Return what each output holds when it does not depend on the input."""
+    """Return the constants of outputs that do not depend on the input."""
     if not bool(fixed.any()):
         return None
     result = torch.zeros(len(fixed), dtype=torch.float64)
@@ -254,7 +254,7 @@ def _product_constant(first: Flow, second: Flow, ndim: int) -> Tensor | None:
 
 
 def _sums_to_one(node: Node) -> bool:
-    """Tell whether what lies along the last dimension are weights of a softmax."""
+    """Tell whether values along the last dimension are softmax weights."""
     name = operator_name(node)
     if name in ("softmax", "_softmax"):
         return given(node)[1] in (-1, len(shape_of(node)) - 1)
@@ -267,11 +267,11 @@ def _sums_to_one(node: Node) -> bool:
 _PASSING = frozenset(
     ["dropout", "to", "_to_copy", "type_as", "clone", "contiguous", "detach", "view", "reshape"]
 )
-"""Operators after which rows of one length are the same rows."""
+"""Operators that keep rows of one length."""
 
 
 def trace_grouped(trace: Trace, node: Node) -> Flow:
-    """Multiply each row with the matrix of its expert: a column goes in all experts at once."""
+    """Multiply each row by its expert's matrix: a column is removed in all experts at once."""
     x, weight = trace.tensor(given(node)[0]), trace.tensor(given(node)[1])
     shape = shape_of(node)
     if weight.read is None or weight.ndim != _STACKED or x.ndim != _STACKED - 1:

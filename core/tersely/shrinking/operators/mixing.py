@@ -1,4 +1,4 @@
-"""Rules of operators that mix or pick along dimensions: sums, softmax, pools, gates, embeddings."""
+"""Rules of operators that mix dimensions or select: sums, softmax, pools, gates, embeddings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch.fx import Node
 from tersely.shrinking.graph.flow import Flow, Trace, arguments, call, settle
 from tersely.shrinking.graph.labels import Layer, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
-from tersely.shrinking.operators.moving import passed, without
+from tersely.shrinking.operators.moving import passed, whole_along, without
 from tersely.shrinking.operators.reading import values_along, whatever_the_count
+from tersely.shrinking.operators.single import is_single, reduced_dims
 
 REDUCTIONS = frozenset(
     [
@@ -48,10 +49,10 @@ LOCAL = re.compile(
 _KNOWN = frozenset(
     ["mean", "sum", "amax", "amin", "linalg_vector_norm", "max", "min", "median", "logsumexp"]
 )
-"""Reductions of which the value is known where all that they reduce is."""
+"""Reductions whose value is known if all reduced values are."""
 
 LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "full_like": None}
-"""Operators that make a tensor of one value with another's shape, and the value."""
+"""Operators that create a tensor of one value in another's shape -> the value."""
 
 CREATORS = frozenset(["zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty_"])
 
@@ -60,7 +61,7 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     """Reduce dimensions, all of which stay."""
     name = operator_name(node)
     x = trace.tensor(given(node)[0])
-    dims, keep = _reduced_dims(node, x.ndim)
+    dims, keep = reduced_dims(node, x.ndim)
     if _adds(node):
         layers = _summed_layers(trace, x, dims, name)
     else:
@@ -68,7 +69,8 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     layers = tuple(without(layer, dims, keep=keep) for layer in layers)
     constant = None
     if x.constant is not None and name in _KNOWN:
-        known = _spread(whatever_the_count(x, dims, name), dims)
+        counted = [dim for dim in dims if not is_single(trace, given(node)[0], dim)]
+        known = _spread(whatever_the_count(x, counted, name), dims)
         unknown = known.isnan().any(dims, keepdim=keep)
         result = call(node, {given(node)[0]: known.nan_to_num(0.0)})
         result = result[0] if isinstance(result, tuple) else result
@@ -88,7 +90,7 @@ def trace_reduction(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def _adds(node: Node) -> bool:
-    """Whether a zero makes no difference to what an operator makes of several values."""
+    """Tell whether zeros do not change an operator's result."""
     name = operator_name(node)
     order = argument(node, 1, "ord" if name == "linalg_vector_norm" else "p", 2)
     is_norm = name in ("linalg_vector_norm", "norm") and (2 if order is None else order) >= 0
@@ -96,7 +98,7 @@ def _adds(node: Node) -> bool:
 
 
 def summed(trace: Trace, flow: Flow, dims: Sequence[int], what: str) -> Flow:
-    """Return the sum of a tensor along dimensions, which it has no longer.
+    """Return the sum of a tensor along dimensions, without these.
 
     Args:
         trace: the walk.
@@ -113,7 +115,7 @@ def summed(trace: Trace, flow: Flow, dims: Sequence[int], what: str) -> Flow:
 
 
 def _summed_layers(trace: Trace, x: Flow, dims: Sequence[int], what: str) -> tuple[Layer, ...]:
-    """Let a position go where it adds nothing."""
+    """Remove positions that add nothing."""
     passing = []
     for layer in x.layers:
         if not set(varying(layer)) <= set(dims):
@@ -132,24 +134,12 @@ def _spread(x: Flow, dims: Sequence[int]) -> Tensor:
     return known.expand([x.shape[d] if d in dims else known.shape[d] for d in range(x.ndim)])
 
 
-def _reduced_dims(node: Node, ndim: int) -> tuple[list[int], bool]:
-    schema = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
-    given = {**dict(zip(schema, node.args, strict=False)), **node.kwargs}
-    dims = given.get("dim")
-    keep = bool(given.get("keepdim", False))
-    if dims is None or dims == []:
-        dims = list(range(ndim))
-    if isinstance(dims, int):
-        dims = [dims]
-    return [dim % ndim for dim in dims], keep
-
-
 def trace_along(trace: Trace, node: Node) -> Flow:
     """Mix along one dimension, which stays."""
     x = trace.tensor(given(node)[0])
-    if not trace.has_values:
-        return Flow(x.shape, x.layers)
     dim = int(argument(node, 1, "dim")) % x.ndim
+    if not trace.has_values:
+        return Flow(x.shape, whole_along(trace, x, [dim]).layers)
     name = operator_name(node)
     constant = None
     if name in ("cumsum", "cumprod") and x.constant is not None:
@@ -210,7 +200,7 @@ def trace_bag(trace: Trace, node: Node) -> tuple[Flow, ...]:
 
 
 def trace_creator(trace: Trace, node: Node) -> Flow:
-    """Make a tensor of one value: it fits whatever size is asked for."""
+    """Create a tensor of one value, which fits any size."""
     shape = shape_of(node)
     if not trace.has_values:
         return Flow(shape)
@@ -229,7 +219,7 @@ def trace_creator(trace: Trace, node: Node) -> Flow:
 
 
 def trace_like(trace: Trace, node: Node) -> Flow:
-    """Make a tensor of one value that loses what the tensor loses whose shape it has."""
+    """Create a tensor of one value that loses the same as the tensor whose shape it has."""
     x = trace.tensor(given(node)[0])
     value = LIKE[operator_name(node)]
     value = argument(node, 1, "fill_value") if value is None else value
@@ -240,7 +230,7 @@ def trace_like(trace: Trace, node: Node) -> Flow:
 
 
 def trace_unknown(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
-    """Keep all that an operator without a rule reads."""
+    """Keep everything that an operator without a rule reads."""
     flows = [flow for one in arguments(node) if (flow := trace.flow(one)) is not None]
     for flow in flows:
         trace.doubt(flow, f"there is no rule for the operator {operator_name(node)}")
@@ -260,7 +250,7 @@ def trace_unknown(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def trace_glu(trace: Trace, node: Node) -> Flow:
-    """Let position i of the first half, the values, go with position i of the second, the gates."""
+    """Tie position i of the first half, the values, with position i of the second, the gates."""
     x = trace.tensor(given(node)[0])
     dim = int(argument(node, 1, "dim", -1)) % x.ndim
     layers = []

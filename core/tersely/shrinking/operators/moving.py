@@ -1,10 +1,11 @@
-"""Operators that only move elements: the operator itself, run on labels and on constants."""
+"""Operators that only move elements: they are run on labels and on constants."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -92,7 +93,7 @@ def is_moving(trace: Trace, node: Node) -> bool:
 
 
 def moved(node: Node) -> list[Node]:
-    """Return the operands whose elements an operator moves; others say where to.
+    """Return the operands whose elements an operator moves; others are indices.
 
     Args:
         node: the operator.
@@ -127,7 +128,7 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
         }
         first = column[0]
         if "pad" in operator_name(node) and all(first.shape[d] == 1 for d in _padded(node)):
-            runs.append([first])  # a border is no channel of its own
+            runs.append([first])  # a border is not a channel of its own
         elif (together := beside(trace, node, column)) is not None:
             runs.append([together])
         else:
@@ -146,6 +147,8 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     for i, value in enumerate(values if several else [values]):
         own = tuple(reduced(run[i]) for run in runs)
         own = tuple(layer for layer in own if bool((layer != 0).any()))
+        if 0 in value.shape and trace.has_values and len(flows) == 1:
+            own = _of_nothing(trace, next(iter(flows.values())), tuple(value.shape))
         keep_grids(trace, [column[0] for column in columns] if len(flows) == 1 else [], own)
         constant = settle(constants[i]) if constants else None
         read = _reader(node, flows, others, i if several else None)
@@ -153,8 +156,23 @@ def trace_moving(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     return tuple(made) if several else made[0]
 
 
+def _of_nothing(trace: Trace, x: Flow, shape: tuple[int, ...]) -> tuple[Layer, ...]:
+    """Labels of a slice of no positions, as of heads of which none is passed on: slices go whole.
+
+    Args:
+        trace: the walk.
+        x: what the slice is of.
+        shape: of the slice.
+    """
+    emptied = [dim for dim, size in enumerate(shape) if size == 0]
+    if len(shape) != x.ndim:
+        return ()
+    layers = (layer for layer in x.layers if not set(varying(layer)) <= set(emptied))
+    return tuple(trace.labels.whole(layer, emptied) for layer in layers)
+
+
 def _alike(trace: Trace, layer: Layer, groups: int) -> Layer:
-    """Labels of channels that go from all groups at once, as a shuffle of equal groups needs it."""
+    """Labels of channels that a shuffle of groups removes from all groups at once."""
     if layer.shape[1] == 1:
         return layer
     split = layer.reshape(layer.shape[0], groups, -1, *layer.shape[2:])
@@ -162,7 +180,7 @@ def _alike(trace: Trace, layer: Layer, groups: int) -> Layer:
 
 
 def _equal_parts(trace: Trace, runs: Sequence[Sequence[Layer]]) -> None:
-    """A split into parts of one size needs parts of one size."""
+    """A split into equal parts needs equal parts."""
     for run in runs:
         parts = [reduced(part).reshape(-1) for part in run]
         sizes = {part.numel() for part in parts}
@@ -198,7 +216,7 @@ def _columns(trace: Trace, flows: Sequence[Flow]) -> list[list[Layer]]:
 
 
 def run_on(node: Node, values: dict[Node, Any]) -> Any:
-    """Run an operator that moves elements; a view may have to copy labels.
+    """Run an operator that moves elements; for labels, a view may have to copy.
 
     Args:
         node: the operator.
@@ -237,10 +255,10 @@ def passed(
 
     Args:
         trace: the walk.
-        node: the operator, of which the result has the operand's number of dimensions.
+        node: the operator, whose result has the operand's number of dimensions.
         flow: the operand.
         dims: the dimensions that it mixes, not negative.
-        reason: why they stay when nothing else tells them apart.
+        reason: why they stay.
     """
     passing = []
     for layer in flow.layers:
@@ -251,13 +269,28 @@ def passed(
     return tuple(passing)
 
 
+def whole_along(trace: Trace, flow: Flow, dims: Sequence[int]) -> Flow:
+    """Return a tensor of which slices along other dimensions go whole, as heads, if any go.
+
+    Args:
+        trace: the walk.
+        flow: the tensor.
+        dims: the dimensions that are mixed, not negative.
+    """
+    layers = tuple(
+        layer if set(varying(layer)) <= set(dims) else trace.labels.tie_along(layer, dims)
+        for layer in flow.layers
+    )
+    return attrs.evolve(flow, layers=layers)
+
+
 def without(layer: Layer, dims: Sequence[int], *, keep: bool) -> Layer:
     """Return a layer without dimensions along which it has size 1.
 
     Args:
         layer: the layer.
         dims: the dimensions, not negative.
-        keep: whether they stay with size 1.
+        keep: whether they remain with size 1.
     """
     if keep:
         return layer

@@ -1,6 +1,8 @@
-"""Rules of norms: what is normalized together stays together."""
+"""Rules of norms: channels that are normalized together stay."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.fx import Node
 from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import EqualParts, varying
 from tersely.shrinking.graph.program import given, operator_name
-from tersely.shrinking.operators.moving import passed
+from tersely.shrinking.operators.moving import passed, whole_along
 from tersely.shrinking.operators.pointwise import tie_operands
 from tersely.shrinking.operators.reading import values_along
 
@@ -36,11 +38,11 @@ def trace_norm(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     x = trace.tensor(given(node)[0])
     shape = x.shape
     if "layer_norm" in name or name == "rms_norm":
+        dims = list(range(x.ndim - len(given(node)[1]), x.ndim))
         if not trace.has_values:
-            result = _scaled(trace, node, x, name)
+            result = _scaled(trace, node, x, dims)
             return (result, Flow(()), Flow(())) if name.startswith("native") else result
-        dims = range(x.ndim - len(given(node)[1]), x.ndim)
-        layers = passed(trace, node, x, list(dims), f"{name} mixes all of them")
+        layers = passed(trace, node, x, dims, f"{name} mixes all of them")
         for one in given(node)[2:]:
             if (flow := trace.flow(one)) is not None:
                 trace.pin(flow, f"{name} mixes all of them")
@@ -65,10 +67,12 @@ def trace_norm(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     return (result, Flow((0,)), Flow((0,))) if is_several else result
 
 
-def _scaled(trace: Trace, node: Node, x: Flow, name: str) -> Flow:
-    """Tie what is normalized with its scale and shift, whatever else it is mixed with."""
+def _scaled(trace: Trace, node: Node, x: Flow, dims: Sequence[int]) -> Flow:
+    """Tie what is normalized with scale and shift, or let heads that are normalized go whole."""
+    if any(not set(varying(layer)) <= set(dims) for layer in x.layers):
+        return Flow(x.shape, whole_along(trace, x, dims).layers)
     scales = [flow for one in given(node)[2:] if (flow := trace.flow(one)) is not None]
-    return Flow(x.shape, tie_operands(trace, [x, *scales], x.shape, name))
+    return Flow(x.shape, tie_operands(trace, [x, *scales], x.shape, operator_name(node)))
 
 
 def groups_of(node: Node) -> int:
@@ -81,7 +85,7 @@ def groups_of(node: Node) -> int:
 
 
 def _grouped(trace: Trace, x: Flow, groups: int) -> Flow:
-    """Let the channels of one group go together."""
+    """Tie the channels of one group."""
     trace.pin(x, "group_norm mixes positions", tuple(range(2, x.ndim)))
     layers = []
     for layer in x.layers:
@@ -112,11 +116,15 @@ def _constant(trace: Trace, node: Node, x: Flow, channel: int) -> Tensor | None:
     if "batch_norm" in name:
         if given(node)[3] is None:
             return None
-        if trace.is_training:  # a constant channel has its mean subtracted
-            return _along_channels(torch.where(held.isnan(), torch.nan, at(2, 0.0)), x, channel)
+        # In training a constant channel has its own mean subtracted.
+        in_training = torch.where(held.isnan(), torch.nan, at(2, 0.0))
+        if trace.is_training:
+            return _along_channels(in_training, x, channel)
         eps = float(given(node)[-1] if name.startswith("_native") else given(node)[7])
         scaled = (held - at(3, 0.0)) / (at(4, 1.0) + eps).sqrt()
         result = scaled * at(1, 1.0) + at(2, 0.0)
+        is_other = ~held.isnan() & (result != in_training)
+        trace.differs_in_training |= bool(is_other.any())
     elif name == "group_norm":
         parts = held.view(int(given(node)[1]), -1)
         same = (parts == parts[:, :1]).all(1, keepdim=True).expand(parts.shape).reshape(-1)

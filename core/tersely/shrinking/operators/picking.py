@@ -1,4 +1,4 @@
-"""Rules of operators that pick, sort or sample along some dimensions: the others pass."""
+"""Rules of operators that select, sort or sample along some dimensions: labels of others pass."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tersely.shrinking.operators.moving import passed
 from tersely.shrinking.operators.pointwise import follow_expanded, tie_operands
 
 SORTS = {"topk": 2, "sort": 1, "argsort": 1, "msort": -1, "cummax": 1, "cummin": 1}
-"""Operators that order along one dimension, and where they have it among their arguments."""
+"""Operators that sort along one dimension -> its index among their arguments."""
 
 TRANSFORMS = {
     **dict.fromkeys(("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft"), 1),
     **dict.fromkeys(("fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2"), 2),
     **dict.fromkeys(("fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn"), 0),
 }
-"""Fourier transforms, and how many dimensions at the end they transform if none are named."""
+"""Fourier transforms -> the number of last dimensions that they transform by default."""
 
 _SPATIAL = 2
-"""Where a batch and its channels end."""
+"""The number of dimensions of a batch and its channels."""
 
 
 def trace_sort(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
-    """Order along one dimension, of which all stays; what is the same all along it is still so."""
+    """Sort along one dimension, all of which stays; values that are equal along it remain so."""
     name = operator_name(node)
     x = trace.tensor(given(node)[0])
     place = SORTS[name]
@@ -50,14 +50,14 @@ def trace_sort(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 def beyond(
     trace: Trace, node: Node, x: Flow, dims: Sequence[int], reason: str
 ) -> tuple[Layer, ...]:
-    """Return the labels that pass; it is not known what channels along the dimensions go with.
+    """Return the labels that pass; ties of channels along the dimensions are not known.
 
     Args:
         trace: the walk.
         node: the operator, of which the result has the operand's number of dimensions.
         x: the operand.
         dims: the dimensions that it picks along, not negative.
-        reason: why what differs along them stays.
+        reason: why labels along them stay.
     """
     for layer in x.layers:
         if set(varying(layer)) <= set(dims):
@@ -66,7 +66,7 @@ def beyond(
 
 
 def values_of(node: Node) -> list[Tensor]:
-    """Return what stands for the tensors that an operator makes.
+    """Return the fake tensors of an operator's results.
 
     Args:
         node: the operator.
@@ -76,7 +76,7 @@ def values_of(node: Node) -> list[Tensor]:
 
 
 def same_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
-    """Return what is the same for all positions along dimensions.
+    """Return values that are equal for all positions along dimensions.
 
     Args:
         x: the tensor.
@@ -92,7 +92,7 @@ def same_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
 
 
 def trace_gather(trace: Trace, node: Node) -> Flow:
-    """Pick along one dimension, of which all stays; the index goes with what it picks."""
+    """Select along one dimension, all of which stays; the index is tied with the result."""
     name = operator_name(node)
     x = trace.tensor(given(node)[0])
     place = 1 if name == "gather" else 2
@@ -122,7 +122,7 @@ PUTS = frozenset(["index_add", "index_copy", "scatter", "scatter_add", "scatter_
 
 
 def trace_put(trace: Trace, node: Node) -> Flow:
-    """Put or add values along one dimension, of which all stays, where an index says."""
+    """Write or add values at indices along one dimension, all of which stays."""
     name = operator_name(node)
     x, dim = trace.tensor(given(node)[0]), int(given(node)[1]) % max(1, len(shape_of(node)))
     if trace.has_values:
@@ -149,7 +149,7 @@ def trace_put(trace: Trace, node: Node) -> Flow:
 
 
 def doubtful(trace: Trace, node: Node) -> Flow:
-    """Keep all that an operator reads which works on these operands as no rule says.
+    """Keep everything that an operator reads, since no rule covers these operands.
 
     Args:
         trace: the walk.
@@ -162,7 +162,7 @@ def doubtful(trace: Trace, node: Node) -> Flow:
 
 
 def trace_sampled(trace: Trace, node: Node) -> Flow:
-    """Sample positions of each channel where a grid says; a channel of zeros stays one."""
+    """Sample positions of each channel by a grid; a channel of zeros stays zero."""
     x, grid = (trace.tensor(one) for one in given(node)[:2])
     trace.pin(grid, "grid_sampler looks positions up with it")
     layers = passed(trace, node, x, range(_SPATIAL, x.ndim), "grid_sampler mixes positions")
@@ -170,7 +170,7 @@ def trace_sampled(trace: Trace, node: Node) -> Flow:
 
 
 def trace_transform(trace: Trace, node: Node) -> Flow:
-    """Transform dimensions, of which all stay; zeros stay zeros."""
+    """Transform dimensions, all of which stay; zeros stay zeros."""
     name = operator_name(node)
     x = trace.tensor(given(node)[0])
     usual = list(range(-TRANSFORMS[name], 0)) or list(range(x.ndim))
@@ -181,7 +181,7 @@ def trace_transform(trace: Trace, node: Node) -> Flow:
 
 
 def zero_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
-    """Return zero where everything along dimensions is.
+    """Return zero where everything along dimensions is zero.
 
     Args:
         x: the tensor.
@@ -194,7 +194,7 @@ def zero_along(x: Flow, dims: Sequence[int]) -> Tensor | None:
 
 
 def trace_pairs(trace: Trace, node: Node) -> Flow:
-    """Let complex numbers be pairs along a last dimension, which stays, or pairs be numbers."""
+    """View complex numbers as pairs along a last dimension, which stays, or the reverse."""
     x = trace.tensor(given(node)[0])
     if operator_name(node) == "view_as_real":
         layers = tuple(layer.unsqueeze(-1) for layer in x.layers)
@@ -208,7 +208,7 @@ def trace_pairs(trace: Trace, node: Node) -> Flow:
 
 
 def trace_columns(trace: Trace, node: Node) -> Flow:
-    """Put the neighbours of each position into channels (``unfold``): a channel's go together."""
+    """Move neighbours of each position into channels (``unfold``): those of a channel are tied."""
     x = trace.tensor(given(node)[0])
     channel = x.ndim - 3
     count = _kernel(given(node)[1])
@@ -225,7 +225,7 @@ def trace_columns(trace: Trace, node: Node) -> Flow:
 
 
 def trace_image(trace: Trace, node: Node) -> Flow:
-    """Add neighbours that lie in channels (``fold``): a channel goes when all of its own go."""
+    """Add neighbours that are in channels (``fold``): a channel is removed if all its own are."""
     x = trace.tensor(given(node)[0])
     channel = x.ndim - 2
     count = _kernel(given(node)[2])
@@ -256,7 +256,7 @@ def _kernel(size: Sequence[int]) -> int:
 
 
 def is_random(node: Node) -> bool:
-    """Tell whether an operator draws random numbers, also in evaluation.
+    """Tell whether an operator draws random numbers, even in evaluation mode.
 
     Args:
         node: the operator.
@@ -274,7 +274,7 @@ def is_random(node: Node) -> bool:
 
 
 def trace_random(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
-    """Keep all that an operator reads which draws as many numbers as there are elements."""
+    """Keep everything that an operator reads that draws a random number for each element."""
     for one in arguments(node):
         if (flow := trace.flow(one)) is not None:
             trace.doubt(flow, f"{operator_name(node)} draws random numbers for each of them")

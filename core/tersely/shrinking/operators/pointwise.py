@@ -1,4 +1,4 @@
-"""Operators that work element by element: what they tie, and what they make of constants."""
+"""Elementwise operators: the ties between operands, and results for constants."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ NAMES = frozenset(
     ]
 )
 _LARGEST = 1 << 28
-"""Elements up to which what forward makes of weights is computed when it is asked for."""
+"""The most elements of a tensor computed from weights that is computed on request."""
 
 _CHOICE = 3
-"""Tensors that ``where`` takes: a mask, and what it chooses from."""
+"""The operands of ``where``: a mask and two tensors."""
 
 _RANDOM = frozenset(["bernoulli", "rand_like", "randn_like", "dropout_", "native_dropout"])
 
 
 def is_pointwise(node: Node) -> bool:
-    """Tell whether an operator works element by element.
+    """Tell whether an operator is elementwise.
 
     Args:
         node: the operator.
@@ -84,7 +84,7 @@ def is_pointwise(node: Node) -> bool:
 
 
 def trace_pointwise(trace: Trace, node: Node) -> Flow:
-    """Tie the operands of a pointwise operator; where 0 is a factor, the product is 0."""
+    """Tie the operands of an elementwise operator; a product with 0 is 0."""
     shape = shape_of(node)
     inputs = arguments(node)
     if trace.has_values:
@@ -96,9 +96,9 @@ def trace_pointwise(trace: Trace, node: Node) -> Flow:
 
 
 def follow_expanded(trace: Trace, node: Node) -> None:
-    """Let what was made as wide as another operand lose what that one loses.
+    """Let a tensor that was expanded to another operand's size lose the same positions.
 
-    What an operator read before that took it as it is stays as it is.
+    Operators that read it before the expansion are not affected.
 
     Args:
         trace: the walk.
@@ -123,7 +123,7 @@ def follow_expanded(trace: Trace, node: Node) -> None:
 def tie_operands(
     trace: Trace, flows: Sequence[Flow], shape: tuple[int, ...], what: str
 ) -> tuple[Layer, ...]:
-    """Let what meets elementwise go together, and return the labels of the result.
+    """Tie operands elementwise, and return the labels of the result.
 
     Args:
         trace: the walk.
@@ -161,7 +161,7 @@ def tie_operands(
 
 
 def _covers(own: Sequence[Layer], signature: tuple[int, ...]) -> bool:
-    """Whether another layer of the operand depends on these dimensions, and is tied later."""
+    """Tell whether another layer of the operand depends on these dimensions, and is tied later."""
     return any(set(varying(x)) & set(signature) for x in own)
 
 
@@ -209,7 +209,7 @@ def _constant(trace: Trace, node: Node, inputs: Sequence[Node]) -> Tensor | None
     unknown = torch.zeros((), dtype=torch.bool)
     for value in known.values():
         unknown = unknown | value.isnan()
-    if result.is_complex():  # only what is zero is known of a complex number
+    if result.is_complex():  # only zeros are known of complex numbers
         result = torch.where(result == 0, 0.0, torch.nan)
     result = torch.where(unknown, torch.nan, result.to(torch.float64))
     if name == "where" and len(known) == _CHOICE:
@@ -227,7 +227,7 @@ def _constant(trace: Trace, node: Node, inputs: Sequence[Node]) -> Tensor | None
 
 
 def _typed(node: Node, known: dict[Node, Tensor]) -> Tensor:
-    """Run the operator on float64 values, bool ones where it takes bool ones."""
+    """Run the operator on float64 values, or on bool ones if it needs them."""
     values = {
         one: value.nan_to_num(0.0).to(torch.bool)
         if getattr(one.meta.get("val"), "dtype", None) == torch.bool

@@ -1,4 +1,4 @@
-"""Rules of order statistics: one value of those along a dimension, such as a quantile."""
+"""Rules of order statistics, such as quantiles."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ RANKS: Mapping[str, int | None] = {
     "mode": -1,
     "aminmax": None,
 }
-"""Operators, and the dimension that they take when none is named; None for all of them."""
+"""Operators -> their default dimension; None for all dimensions."""
 
 
 def trace_rank(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
-    """Take values at ranks along dimensions, of which all stay; of equal values, that value."""
+    """Select values at ranks along dimensions, all of which stay; of equal values, that value."""
     name = operator_name(node)
     x = trace.tensor(given(node)[0])
     names = [one.name for one in node.target._schema.arguments]  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
-"""Readers: operators that sum over positions, and the condition on which one lets a position go.
+"""Readers: operators that sum over positions, and the conditions under which a position is removed.
 
-A position goes when the reader's weights there are zero, or the value there is zero, or it is a
+A position is removed if the reader's weights there are zero, or if the value there is zero or a
 constant that the reader's bias takes over.
 """
 
@@ -12,12 +12,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.shrinking.graph.flow import Absorbed, Flow, Read, Trace, settle
+from tersely.shrinking.graph.flow import Absorbed, Flow, Read, Seen, Trace, settle
 from tersely.shrinking.graph.labels import Layer, varying
 
 
 def vector(trace: Trace, flow: Flow, dim: int) -> Layer:
-    """Return one label for each position along a dimension; what varies otherwise goes together.
+    """Return one label for each position along a dimension; everything else is tied.
 
     Args:
         trace: the walk.
@@ -25,7 +25,7 @@ def vector(trace: Trace, flow: Flow, dim: int) -> Layer:
         dim: the dimension, not negative.
 
     Returns:
-        Shape (positions,), zeros where nothing can go.
+        Shape (positions,), zeros for positions that stay.
     """
     layer = trace.labels.joined([x for x in flow.layers if x.shape[dim] > 1])
     if layer is None:
@@ -35,13 +35,13 @@ def vector(trace: Trace, flow: Flow, dim: int) -> Layer:
 
 
 def tie_columns(trace: Trace, what: str, positions: Layer, columns: Layer) -> None:
-    """Let columns of a weight go with the positions that they read.
+    """Tie columns of a weight with the positions that they read.
 
     Args:
         trace: the walk.
         what: the reader, for reasons.
-        positions: labels of what is read; 0 where it cannot be cut.
-        columns: labels of the weight's columns, as many.
+        positions: labels of the positions; 0 for those that stay.
+        columns: labels of the weight's columns, equally many.
     """
     fixed = columns[positions == 0]
     if bool(fixed.any()):
@@ -50,7 +50,7 @@ def tie_columns(trace: Trace, what: str, positions: Layer, columns: Layer) -> No
 
 
 def values_along(flow: Flow, dim: int) -> Tensor:
-    """Return the constant that each position along a dimension holds, NaN where it holds none.
+    """Return the constant at each position along a dimension, NaN where there is none.
 
     Args:
         flow: the tensor.
@@ -67,13 +67,13 @@ def values_along(flow: Flow, dim: int) -> Tensor:
 
 
 def held_by_all_keys(constant: Tensor | None) -> Tensor | None:
-    """Return what all positions along the last dimension but one hold, as weighted means of them.
+    """Return values that are equal along the second last dimension, as are weighted means of them.
 
     Args:
         constant: float64 with at least two dimensions, NaN where it is unknown; or None.
 
     Returns:
-        Size 1 along that dimension, NaN where they do not hold the same; None when none do.
+        Size 1 along that dimension, NaN where values differ; None if all differ.
     """
     if constant is None:
         return None
@@ -82,14 +82,14 @@ def held_by_all_keys(constant: Tensor | None) -> Tensor | None:
 
 
 _AVERAGING = frozenset(["mean", "amax", "amin", "max", "min", "median"])
-"""Reductions that make of one value that value, however many positions hold it."""
+"""Reductions that return a value which all positions have, however many there are."""
 
 
 def whatever_the_count(x: Flow, dims: Sequence[int], name: str) -> Flow:
-    """Return a tensor with what is known of a reduction of it, however many positions there are.
+    """Return the constants of a reduction that hold for any number of positions.
 
-    The size of a dimension that carries no label, as of a batch or a sequence, may be another one
-    in another call. Along it a value is known that all positions hold, and its sum if it is zero.
+    A dimension without labels, such as a batch or a sequence, may have another size in another
+    call. Along it, a value that all positions have is known, and its sum if it is zero.
 
     Args:
         x: the tensor.
@@ -111,11 +111,11 @@ def whatever_the_count(x: Flow, dims: Sequence[int], name: str) -> Flow:
 
 
 def uses_of(weight: Flow, unknown: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Tell which inputs a matrix makes use of, and which outputs depend on unknown inputs.
+    """Return the inputs that a matrix uses, and the outputs that depend on unknown inputs.
 
     Args:
         weight: the matrix.
-        unknown: which inputs hold no constant, bool, shape (inputs,).
+        unknown: the inputs without a constant, bool, shape (inputs,).
         rows: the dimension of its outputs.
 
     Returns:
@@ -134,7 +134,7 @@ def uses_of(weight: Flow, unknown: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 
 _ROUNDING = 1e-12
-"""Up to which relative difference two constants are one, far below that of a bias in float32."""
+"""The relative difference up to which constants are equal, far below a float32 bias's precision."""
 
 
 @attrs.frozen(eq=False)
@@ -145,10 +145,10 @@ class Reader:
         what: its name, for reasons.
         weight: its weight.
         bias: its bias, or None.
-        sums: returns what one unit at a position adds to each output, float64, shape
-            (outputs, positions); asked for when a constant is read.
+        sums: returns the contribution of one unit at each position to each output, float64, shape
+            (outputs, positions); called when a constant is read.
         zeros: whether the weights of a position are zero, bool, shape (positions,).
-        sees_alike: whether it sees a position alike everywhere, that is without padding.
+        sees_alike: whether it treats all positions alike, that is, has no padding.
     """
 
     what: str
@@ -160,14 +160,15 @@ class Reader:
 
 
 def read_positions(trace: Trace, reader: Reader, labels: Layer, values: Tensor) -> None:
-    """Keep the positions that a reader needs, and note what its bias takes over of others.
+    """Keep the positions that a reader needs, and record the constants that its bias takes over.
 
     Args:
         trace: the walk.
         reader: the reader.
         labels: one for each position, shape (positions,).
-        values: what each holds, float64, NaN where it depends on the input.
+        values: their constants, float64, NaN where they depend on the input.
     """
+    trace.seen.append(Seen(reader.what, labels, torch.where(reader.zeros, 0.0, values)))
     if reader.bias is not None and reader.bias.name is not None:
         _compare_calls(trace, reader, reader.bias.name, labels, values)
     free = reader.zeros | (values == 0)
@@ -203,7 +204,7 @@ def _pin(trace: Trace, labels: Layer, where: Tensor, reason: str) -> None:
 
 
 def _compare_calls(trace: Trace, reader: Reader, bias: str, labels: Layer, values: Tensor) -> None:
-    """Keep constants that a bias cannot take over, since not all that adds it reads them."""
+    """Keep constants that a bias cannot take over, since not all calls that add it read them."""
     new = Read(reader.weight.name, labels, torch.where(reader.zeros, 0.0, values))
     for old in trace.reads.setdefault(bias, []):
         if old.weight is None or old.weight != new.weight or old.labels.shape != labels.shape:
@@ -211,7 +212,7 @@ def _compare_calls(trace: Trace, reader: Reader, bias: str, labels: Layer, value
             _pin(trace, old.labels, old.constant, why)
             _pin(trace, labels, new.constant, why)
             continue
-        # A mean of one value differs by a rounding from the mean of more of them.
+        # The mean of one value differs by rounding from the mean of several equal ones.
         same = torch.isclose(old.values, new.values, rtol=_ROUNDING, atol=0.0, equal_nan=True)
         differs = ~same & (old.constant | new.constant)
         why = f"the calls that use {bias} read different constants"
@@ -222,7 +223,7 @@ def _compare_calls(trace: Trace, reader: Reader, bias: str, labels: Layer, value
 
 
 def _note(trace: Trace, new: Absorbed) -> None:
-    """Note what a bias takes over, once for all calls of one reader."""
+    """Record the constants that a bias takes over, once for all calls of one reader."""
     for old in trace.absorbed:
         if old.weight == new.weight and old.bias != new.bias:
             trace.labels.pin(new.labels, f"{new.weight} is read with several biases")
@@ -231,7 +232,7 @@ def _note(trace: Trace, new: Absorbed) -> None:
 
 
 def alike_in_rows(trace: Trace, flow: Flow, summed: int, rows: int) -> Flow:
-    """Let rows of several origins, as of a stack, lose the same of what is summed over.
+    """Let rows of several origins, as in a stack, lose the same summed positions.
 
     Args:
         trace: the walk.
@@ -249,14 +250,14 @@ def alike_in_rows(trace: Trace, flow: Flow, summed: int, rows: int) -> Flow:
 
 
 def sum_where_zero(trace: Trace, first: Flow, second: Flow, dim: int, why: str) -> None:
-    """Let a position that is summed over go from both operands where one of them is zero.
+    """Remove a summed position from both operands where one of them is zero.
 
     Args:
         trace: the walk.
         first: an operand, summed over along its last dimension.
         second: the other operand.
         dim: the dimension of the other that is summed over, negative.
-        why: the reason of positions that stay.
+        why: the reason for positions that stay.
     """
     sides = ((first, first.ndim - 1), (second, second.ndim + dim))
     labels = [trace.labels.joined(_single(*side)) for side in sides]

@@ -1,4 +1,4 @@
-"""Rules of recurrent layers: a hidden unit goes with the rows of all its gates."""
+"""Rules of recurrent layers: a hidden unit is removed with the rows of all its gates."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _only(flow: Flow, dim: int) -> tuple[Layer, ...]:
 
 
 def _state(trace: Trace, one: object, index: int) -> tuple[Layer | None, Tensor]:
-    """Labels of a first state's units, and whether each starts at zero."""
+    """Labels of an initial state's units, and whether each starts at zero."""
     flow = trace.flow(one)
     if flow is None:
         return None, torch.tensor(False)
@@ -122,7 +122,7 @@ def _state(trace: Trace, one: object, index: int) -> tuple[Layer | None, Tensor]
 
 
 def _is_quiet(own: list[Flow], gates: int, hidden: int, name: str) -> Tensor:
-    """Whether a unit that starts at zero stays there: all that its new value is made of is zero."""
+    """Tell whether a unit that starts at zero stays there: all terms of its new value are zero."""
     gate = {"lstm": 2, "gru": 2}.get(name, 0)
     quiet = torch.ones(hidden, dtype=torch.bool)
     for flow in own:

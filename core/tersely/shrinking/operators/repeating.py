@@ -1,7 +1,7 @@
-"""Keys and values that several heads of queries share: what each head reads is a copy of its own.
+"""Keys and values that several query heads share: each head reads a copy.
 
-Of what is repeated ``(heads, queries of each)`` times, copies go one by one, equally many of each
-head, or all of them with the head itself.
+Of a tensor that is repeated ``(heads, queries of each)`` times, copies are removed one by one,
+equally many for each head, or all of them with the head itself.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _MERGING = frozenset(["view", "reshape", "_unsafe_view"])
 
 @attrs.frozen
 class Repetition:
-    """What an operator repeats.
+    """A repetition by an operator.
 
     Attributes:
-        layer: labels of what is repeated.
+        layer: labels of the repeated tensor.
         dim: the dimension, not negative, of the source and of the result.
-        times: how many copies there are of each position.
-        path: the operators that made the copies, in which they have a dimension of their own
-            behind that one; the last first.
+        times: the number of copies of each position.
+        path: the operators that made the copies, where copies have a dimension of their own after
+            that one; the last first.
     """
 
     layer: Layer
@@ -37,7 +37,7 @@ class Repetition:
 
 
 def is_copied(trace: Trace, node: Node) -> bool:
-    """Tell whether an operator makes copies that may go one by one.
+    """Tell whether an operator makes copies that may be removed one by one.
 
     Args:
         trace: the walk.
@@ -62,13 +62,13 @@ def trace_copied(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def copied(trace: Trace, layer: Layer, dim: int, times: int) -> Layer:
-    """Return labels of copies that lie beside each other along a dimension.
+    """Return labels of copies that are adjacent along a dimension.
 
     Args:
         trace: the walk.
-        layer: the labels of what is copied.
+        layer: the labels of the copied tensor.
         dim: the dimension.
-        times: how many copies there are of each position.
+        times: the number of copies of each position.
     """
     dim %= layer.ndim
     if times == 1 or layer.shape[dim] == 1:

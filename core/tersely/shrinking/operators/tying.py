@@ -1,4 +1,4 @@
-"""What operators that move channels tie when only what goes together is asked for."""
+"""Ties by operators that move channels, for walks that only collect ties."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tersely.shrinking.graph.ties import Ties
 
 _BY_NUMBERS = frozenset(["roll", "index", "index_select"])
 _ROLLED_DIMS = 2
-"""Where ``roll`` has its dimensions among its arguments."""
+"""The index of the dimensions among the arguments of ``roll``."""
 
 
 def keep_grids(trace: Trace, before: Sequence[Layer], after: Sequence[Layer]) -> None:
-    """What goes of a layer along several dimensions is whole slices.
+    """Let a layer of several dimensions lose only whole slices.
 
     Args:
         trace: the walk.
-        before: layers of the operand, where there is one.
+        before: layers of the operand, if there is one.
         after: the same layers of the result.
     """
     if not isinstance(trace.labels, Ties):
@@ -35,7 +35,7 @@ def keep_grids(trace: Trace, before: Sequence[Layer], after: Sequence[Layer]) ->
 
 
 def tie_moved(trace: Trace, labels: Ties, node: Node, columns: Sequence[Sequence[Layer]]) -> None:
-    """Tie or doubt channels that an operator moves by numbers of its own.
+    """Tie or doubt channels that an operator moves by fixed numbers.
 
     Args:
         trace: the walk.
@@ -47,14 +47,14 @@ def tie_moved(trace: Trace, labels: Ties, node: Node, columns: Sequence[Sequence
     for layer, *_ in columns:
         ndim = layer.ndim
         if name == "pixel_shuffle" and layer.shape[ndim - 3] > 1:
-            # Channels that become one channel of more positions go together.
+            # Channels that become one channel with more positions are tied.
             rest = layer.shape[ndim - 2 :]
             split = layer.reshape(*layer.shape[: ndim - 3], -1, int(given(node)[1]) ** 2, *rest)
             labels.tie_along(split, [ndim - 2])
         elif name == "slice":
             _tie_slice(trace, node, layer)
         elif name in _BY_NUMBERS and (dims := set(varying(layer)) & _numbered_dims(node, ndim)):
-            if dims != set(varying(layer)):  # what lies along them goes whole
+            if dims != set(varying(layer)):  # elements along them are removed together
                 labels.tie_along(layer, sorted(dims))
                 continue
             labels.doubt(
@@ -63,7 +63,7 @@ def tie_moved(trace: Trace, labels: Ties, node: Node, columns: Sequence[Sequence
 
 
 def _numbered_dims(node: Node, ndim: int) -> set[int]:
-    """The dimensions along which an operator moves by numbers."""
+    """The dimensions along which an operator moves by fixed numbers."""
     if operator_name(node) == "index":
         return {dim for dim, one in enumerate(given(node)[1]) if one is not None}
     if operator_name(node) == "index_select":
@@ -84,10 +84,10 @@ def _tie_slice(trace: Trace, node: Node, layer: Layer) -> None:
 
 
 def beside(trace: Trace, node: Node, column: Sequence[Layer]) -> Layer | None:
-    """Return one layer of tensors that lie beside each other where no channel is, if tied.
+    """Return one layer for tensors that are concatenated along a dimension without channels.
 
-    What reads all of them with a weight reads the same channels of each, as of a class token and
-    patches. Nothing ties what only the model's output puts together.
+    An operator that reads all of them with a weight reads the same channels of each, as of a class
+    token and patches. A concatenation that is only returned ties nothing.
 
     Args:
         trace: the walk.

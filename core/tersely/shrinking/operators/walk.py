@@ -1,4 +1,4 @@
-"""The walk over a program: which rule serves which operator."""
+"""The walk over a program, and the rule for each operator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.engine.cutting import FixedShapes
+from tersely.engine.state.cutting import FixedShapes
 from tersely.shrinking.graph.flow import Flow, Source, Trace, arguments
 from tersely.shrinking.graph.labels import Labels
 from tersely.shrinking.graph.program import (
@@ -90,12 +90,11 @@ def walk(
     Args:
         program: the program.
         source: values of its parameters.
-        others: the operators of the same model with inputs of other sizes: what is removed has to
-            fit all of them.
-        fixed: what keeps its shape, and why.
-        labels: where to collect what goes together, without looking at values; usual: labels of
-            what can be removed.
-        is_training: whether constants are those that batch norms make of them in training.
+        others: the operators of the same model with inputs of other sizes, which must all allow
+            what is removed.
+        fixed: tensors that keep their shape -> the reason.
+        labels: where to collect ties, without values; by default the labels of what can be removed.
+        is_training: whether constants are those of training, after batch norms.
         is_approximate: whether to remove constants that no bias takes over exactly.
     """
     trace = Trace(source, labels=labels, is_training=is_training, is_approximate=is_approximate)
@@ -111,7 +110,7 @@ def walk(
         trace.flows, trace.is_elsewhere = own, False
     _pin_read_elsewhere(trace, (program, *others))
     _pin_fixed(trace, program, fixed or {})
-    trace.used.clear()  # of 1x1 kernels they are as large as the weights
+    trace.used.clear()  # for 1x1 kernels they are as large as the weights
     return trace
 
 
@@ -135,13 +134,13 @@ def _follow(trace: Trace, program: Program) -> None:
 
 
 def _write(trace: Trace, flow: Flow, buffer: str) -> None:
-    """Let a buffer that forward writes into go with what is written."""
+    """Tie a buffer that forward writes into with the written value."""
     held = trace.root(buffer, flow.shape)
     tie_operands(trace, [held, attrs.evolve(flow, name=None)], flow.shape, "a write into a buffer")
 
 
 def _pin_read_elsewhere(trace: Trace, programs: Sequence[Program]) -> None:
-    """Keep constants that a bias would take over which is no bias alone."""
+    """Keep constants of a bias that is also read as something else."""
     for absorbed in trace.absorbed:
         named = [
             node
@@ -197,7 +196,7 @@ def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
     if node.target is operator.getitem:
         several = trace.flows[given(node)[0]]
         return several[given(node)[1]] if isinstance(several, tuple) else several
-    if operator_name(node).startswith("_assert"):  # the proof compares what it asserts
+    if operator_name(node).startswith("_assert"):  # the proof compares its assertions
         return Flow(())
     if isinstance(node.meta.get("val"), Tensor | list | tuple):
         for is_served, rule in RULES:
@@ -209,7 +208,7 @@ def _operator(trace: Trace, node: Node) -> Flow | tuple[Flow, ...]:
 
 
 def _unsized(trace: Trace, node: Node, found: Flow | tuple[Flow, ...]) -> Flow | tuple[Flow, ...]:
-    """Let nothing be known of what forward counts, as positions: there are more in other calls."""
+    """Treat counted values, such as positions, as unknown: other calls have more of them."""
     if not trace.has_values or not isinstance(found, Flow) or found.read is None:
         return found
     made_of = arguments(node)
@@ -230,7 +229,7 @@ def _pass_scores(trace: Trace, node: Node) -> None:
 
 
 def _named(names: Container[str]) -> Callable[[Trace, Node], bool]:
-    """Serve operators of some names that read a tensor first."""
+    """Return a rule for operators of some names whose first argument is a tensor."""
 
     def is_served(trace: Trace, node: Node) -> bool:
         first = argument(node, 0)
@@ -288,4 +287,4 @@ RULES: tuple[tuple[Callable[[Trace, Node], bool], Rule], ...] = (
     (_named(["index_put"]), trace_put_at),
     (_is_elementwise, trace_pointwise),
 )
-"""Which operators each rule serves; the first that fits."""
+"""The rules with the operators that they apply to; the first match is used."""

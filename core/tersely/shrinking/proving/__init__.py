@@ -1,4 +1,4 @@
-"""What the small program has to be, and the proof that it is.
+"""The predicted program of the small model, and the proof that it is right.
 
 Private: import public names from `tersely`.
 """

@@ -1,4 +1,4 @@
-"""Why a small model is not what was predicted."""
+"""Why a small model differs from the prediction."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tersely.shrinking.proving.proof import Mismatch
 
 @attrs.frozen
 class Failure:
-    """Why a small model is not what was predicted.
+    """Why a small model differs from the prediction.
 
     Attributes:
-        module: the module where that shows; empty for the root or where it is not known.
-        labels: what to keep next time, and why.
-        is_elsewhere: whether it is as predicted with the example, and returns something else with
-            inputs of other sizes.
+        module: the module that differs; empty for the root or if it is not known.
+        labels: the labels to keep in the next attempt, and why.
+        is_elsewhere: whether it matches the prediction for the example, but not for inputs of other
+            sizes.
     """
 
     module: str
@@ -31,11 +31,11 @@ class Failure:
 
 
 def failure_of_mismatch(trace: Trace, solution: Solution, mismatch: Mismatch) -> Failure:
-    """Keep what reaches the first operator that computes something else than was predicted.
+    """Keep the inputs of the first operator that differs from the prediction.
 
     Args:
-        trace: what flows through the masked model.
-        solution: what was removed.
+        trace: the walk over the masked model.
+        solution: the removed labels.
         mismatch: where the small model differs from the prediction.
     """
     node = mismatch.node
@@ -77,13 +77,13 @@ def _all_going(trace: Trace, solution: Solution, reason: str) -> dict[int, str]:
 def failure_of_error(
     model: nn.Module, error: Exception, trace: Trace, solution: Solution
 ) -> Failure:
-    """Keep what the module that raised works with; everything when no module is known.
+    """Keep the tensors of the module that raised; everything if no module is known.
 
     Args:
         model: the small model.
         error: what it raised.
-        trace: what flows through the masked model.
-        solution: what was removed.
+        trace: the walk over the masked model.
+        solution: the removed labels.
     """
     paths = {id(module): path for path, module in model.named_modules()}
     place, line = "", None
@@ -109,7 +109,7 @@ def failure_of_error(
 
 
 def _read(trace: Trace, solution: Solution, node: Node, reason: str) -> dict[int, str]:
-    """What goes of the activations that an operator reads."""
+    """The removed labels of the activations that an operator reads."""
     found: dict[int, str] = {}
     for one in arguments(node):
         flow = trace.flow(one)

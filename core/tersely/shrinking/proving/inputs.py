@@ -1,4 +1,4 @@
-"""The calls whose outputs are compared: the example, and random inputs like it."""
+"""The inputs for which outputs are compared: the example, and random inputs like it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Inputs = tuple[Sequence[Any], Mapping[str, Any]]
 
 
 def compared_inputs(example: Inputs) -> tuple[Inputs, ...]:
-    """Return an example, and random inputs like it where it holds floating-point values.
+    """Return an example, and random inputs like it if it has floating-point values.
 
     Args:
         example: arguments and keyword arguments.
 
     Returns:
-        The example alone where it holds no floating-point values, as tokens.
+        Only the example if it has no floating-point values, as with tokens.
     """
     if not any(_is_floating(one) for one in tree_leaves(example)):
         return (example,)
@@ -31,7 +31,7 @@ def random_inputs(inputs: Inputs, *, seed: int) -> Inputs:
 
     Args:
         inputs: arguments and keyword arguments.
-        seed: of the generator.
+        seed: the seed of the generator.
     """
     generator = torch.Generator().manual_seed(seed)
 

@@ -1,4 +1,4 @@
-"""The check by numbers: outputs of the masked and of the small model, in double precision."""
+"""The numerical check: outputs of the masked and the small model in double precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tersely.shrinking.proving.inputs import Inputs
 from tersely.shrinking.proving.streaming import compared, stream, wider_dtype
 
 _LARGEST_COPY = 1 << 30
-"""Bytes up to which a model is copied: what is larger runs operator by operator instead."""
+"""The most bytes of a model that is copied; larger ones run operator by operator."""
 
 Way = Literal["copy", "streamed", "as it is"]
 
@@ -30,21 +30,21 @@ _ROUNDING = 1e-12
 
 @attrs.frozen(eq=False)
 class Discrete:
-    """A tensor of integers or booleans that a model returns.
+    """An output of integers or booleans.
 
     Attributes:
-        values: what it returns.
-        is_steady: where that stays when all numbers move by a rounding: not where two values tie.
+        values: the tensor.
+        is_steady: where it is stable if all numbers change by a rounding, that is, not at ties.
     """
 
     values: Tensor
     is_steady: Tensor
 
     def count_differences(self, other: Discrete) -> int:
-        """Return how many values that do not tie another model does not return.
+        """Return the number of stable values that differ in another model's output.
 
         Args:
-            other: what it returns.
+            other: the other model's output.
         """
         if self.values.shape != other.values.shape:
             return self.values.numel()
@@ -53,13 +53,13 @@ class Discrete:
 
 @attrs.frozen(eq=False)
 class Outputs:
-    """What a model returns.
+    """The outputs of a model.
 
     Attributes:
         way: how it was run.
-        dtype: what it was computed in; None for the model's own.
-        tensors: the floating-point tensors that each call returned.
-        others: integers and booleans that each call returned; from a copy alone.
+        dtype: the dtype of the computation; None for the model's own.
+        tensors: the floating-point outputs of each call.
+        others: the integer and boolean outputs of each call; only from a copy.
     """
 
     way: Way
@@ -69,7 +69,7 @@ class Outputs:
 
     @property
     def tolerance(self) -> float:
-        """How much outputs may differ, relative to the largest one where that is above 1."""
+        """The allowed difference, relative to the largest output if that is above 1."""
         return _OWN_TOLERANCE if self.dtype is None else _TOLERANCES[self.dtype]
 
 
@@ -85,10 +85,10 @@ def outputs_of(
 
     Args:
         model: the model.
-        values: parameters that differ, under the first of their names.
+        values: parameters with other values, by their first names.
         inputs: arguments and keyword arguments of each call.
-        program: returns the model's operators, with parameters under the first of their names.
-        way: how to run it; the best that works if it is left out.
+        program: returns the model's operators, with the first names of parameters.
+        way: how to run it; by default the best way that works.
     """
     ways: tuple[Way, ...] = (
         (way,) if way else ("copy", "streamed") if _is_copied(model) else ("streamed",)
@@ -100,7 +100,7 @@ def outputs_of(
                     return Outputs(one, torch.float64, *outputs_in_float64(model, values, inputs))
                 if one == "streamed":
                     return _streamed(model, values, inputs, program())
-        except (RuntimeError, TypeError):  # an operator without that dtype
+        except (RuntimeError, TypeError):  # an operator does not support the dtype
             if way:
                 raise
     with _same_numbers(model):
@@ -109,7 +109,7 @@ def outputs_of(
 
 @contextlib.contextmanager
 def _same_numbers(model: nn.Module) -> Iterator[None]:
-    """Let what draws random numbers in evaluation draw the same ones in every run."""
+    """Let operators that draw random numbers in evaluation draw the same ones in every run."""
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)):
         torch.random.manual_seed(0)
@@ -137,12 +137,12 @@ def outputs_in_float64(
     """Run a double precision copy of a model in evaluation mode.
 
     Args:
-        model: the model, which stays as it is.
-        values: parameters that differ in the copy, taken one after the other.
+        model: the model, which is not changed.
+        values: parameters with other values in the copy, read one after another.
         inputs: arguments and keyword arguments of each call.
 
     Returns:
-        The floating-point tensors that each call returned, and the others.
+        The floating-point outputs of each call, and the others.
     """
     made: dict[int, Any] = {}
     parameters = list(model.named_parameters(remove_duplicate=False))
@@ -171,7 +171,7 @@ def _discrete(result: Any) -> list[Tensor]:
 
 
 def _moved(value: Any) -> Any:
-    """A tensor whose numbers all differ by a rounding, by more the later they come."""
+    """A tensor whose numbers all differ by a rounding, increasingly so along the tensor."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
     places = torch.linspace(1, 2, value.numel(), device=value.device, dtype=value.dtype)
@@ -181,7 +181,7 @@ def _moved(value: Any) -> Any:
 def outputs_as_it_is(
     model: nn.Module, values: Mapping[str, Tensor], inputs: Sequence[Inputs]
 ) -> list[list[Tensor]]:
-    """Run the model itself in evaluation mode, in its own precision.
+    """Run the model itself in evaluation mode and in its own precision.
 
     Args:
         model: the model.
@@ -207,14 +207,14 @@ def _doubled(inputs: Inputs) -> Inputs:
 
 
 def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) -> float:
-    """Return the largest difference between outputs, relative to their size where that is above 1.
+    """Return the largest difference of outputs, relative to the largest one if that is above 1.
 
     Args:
         first: outputs of each call.
         second: outputs of each call of the other model.
 
     Returns:
-        Infinity when shapes, or places of values that are not finite, differ.
+        Infinity if shapes or the positions of non-finite values differ.
     """
     worst = 0.0
     for ours, theirs in zip(first, second, strict=True):
@@ -232,11 +232,11 @@ def largest_difference(first: list[list[Tensor]], second: list[list[Tensor]]) ->
 
 
 def count_other_differences(first: Outputs, second: Outputs) -> int:
-    """Return how many integers and booleans differ that do not tie.
+    """Return the number of stable integers and booleans that differ.
 
     Args:
-        first: what the masked model returns.
-        second: what the small model returns.
+        first: the masked model's outputs.
+        second: the small model's outputs.
     """
     return sum(
         ours.count_differences(theirs)
@@ -246,12 +246,12 @@ def count_other_differences(first: Outputs, second: Outputs) -> int:
 
 
 def describe_difference(error: float, tolerance: float, others: int) -> str:
-    """Say how the small model's outputs differ.
+    """Return the text of a difference between outputs.
 
     Args:
-        error: by how much the floating-point ones do.
-        tolerance: how much they may.
-        others: how many integers and booleans do.
+        error: the difference of floating-point outputs.
+        tolerance: the allowed difference.
+        others: the number of integers and booleans that differ.
     """
     integers = f" and in {others} integers or booleans" if others else ""
     return (
@@ -262,7 +262,7 @@ def describe_difference(error: float, tolerance: float, others: int) -> str:
 
 
 def _is_copied(model: nn.Module) -> bool:
-    """Tell whether a double precision copy is small, and fits into half of the free memory."""
+    """Tell whether a copy in double precision is small and fits into half of the free memory."""
     needed = 8 * sum(parameter.numel() for parameter in model.parameters())
     devices = {p.device for p in model.parameters()}
     if any(device.type == "cuda" for device in devices):

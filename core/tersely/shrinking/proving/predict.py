@@ -1,4 +1,4 @@
-"""What the small model's program has to be: shapes, and the literals that follow sizes."""
+"""The prediction for the small model's program: shapes, and literals that depend on sizes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tersely.shrinking.operators.mixing import CREATORS
 
 @attrs.frozen
 class Literal:
-    """A number in the program that follows a size.
+    """A number in the program that depends on a size.
 
     Attributes:
-        node: the operator that it is an argument of.
+        node: the operator whose argument it is.
         old: the number.
-        new: what it has to become.
+        new: its new value.
     """
 
     node: Node
@@ -32,10 +32,10 @@ class Literal:
 
 
 def shape_after(solution: Solution, flow: Flow) -> tuple[int, ...]:
-    """Return a tensor's shape without what goes.
+    """Return a tensor's shape in the small model.
 
     Args:
-        solution: what goes.
+        solution: the labels that are removed.
         flow: the tensor.
     """
     kept = solution.kept_indices(flow)
@@ -46,11 +46,11 @@ def shape_after(solution: Solution, flow: Flow) -> tuple[int, ...]:
 
 
 def literals_of_sizes(trace: Trace, solution: Solution) -> Iterator[Literal]:
-    """Return the literals that follow sizes, also those that stay as they are.
+    """Return the literals that depend on sizes, including those that do not change.
 
     Args:
-        trace: what the walk found.
-        solution: what goes.
+        trace: the result of the walk.
+        solution: the labels that are removed.
     """
     for node, flow in trace.flows.items():
         if node.op != "call_function":
@@ -99,11 +99,11 @@ def _ends(trace: Trace, solution: Solution, node: Node) -> Iterator[Literal]:
 
 
 def sizes_in_modules(trace: Trace, solution: Solution) -> dict[str, dict[int, set[int]]]:
-    """Return the sizes that each module computes with, and what they become.
+    """Return the old and new sizes of each module's tensors.
 
     Args:
-        trace: what the walk found.
-        solution: what goes.
+        trace: the result of the walk.
+        solution: the labels that are removed.
     """
     found: dict[str, dict[int, set[int]]] = {}
     for node, flow in trace.flows.items():
@@ -136,11 +136,11 @@ def groups_before(node: Node) -> int:
 
 
 def groups_after(trace: Trace, solution: Solution, node: Node) -> int | None:
-    """Return how many groups of a convolution or group norm stay; None for other operators.
+    """Return the remaining groups of a convolution or group norm; None for other operators.
 
     Args:
-        trace: what the walk found.
-        solution: what goes.
+        trace: the result of the walk.
+        solution: the labels that are removed.
         node: the operator.
     """
     name = operator_name(node)

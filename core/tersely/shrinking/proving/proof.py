@@ -32,11 +32,11 @@ _PLAIN = frozenset(["permute", "transpose", "t", "numpy_T", "unsqueeze", "squeez
 
 @attrs.frozen(eq=False)
 class Mismatch:
-    """The first operator of the small model that is not what was predicted.
+    """The first operator of the small model that differs from the prediction.
 
     Attributes:
         node: the operator in the program before.
-        message: what differs, in words.
+        message: the difference, as text.
     """
 
     node: Node
@@ -52,13 +52,13 @@ def compare(trace: Trace, solution: Solution, old: Program, new: Program) -> Mis
     """Compare the program of the small model with the prediction, operator by operator.
 
     Args:
-        trace: what the walk found in the program before.
-        solution: what went.
+        trace: the walk over the program before.
+        solution: the removed labels.
         old: the program before.
         new: the program of the small model.
 
     Returns:
-        The first difference, or None when there is none.
+        The first difference, or None.
     """
     twin: dict[Node, Node] = {}
     remaining = [node for node in new.nodes if not _is_copy(node)]
@@ -80,7 +80,7 @@ def compare(trace: Trace, solution: Solution, old: Program, new: Program) -> Mis
 
 
 def _is_copy(node: Node) -> bool:
-    """Whether an operator returns its operand; smaller tensors need other copies before views."""
+    """Tell whether an operator only copies; smaller tensors need other copies before views."""
     return node.op == "call_function" and operator_name(node) in _COPIES
 
 
@@ -130,7 +130,7 @@ def _acts_otherwise(trace: Trace, solution: Solution, before: Node, after: Node)
 
 
 def _predicted_literals(trace: Trace, solution: Solution, node: Node) -> Any:
-    """The literals of an operator in the small model: sizes and groups follow what goes."""
+    """The literals of an operator in the small model, with its sizes and groups."""
     name = operator_name(node)
     changed = list(given(node))
     if name in CREATORS:
@@ -144,7 +144,7 @@ def _predicted_literals(trace: Trace, solution: Solution, node: Node) -> Any:
 
 
 def _is_fibred(flow: Flow) -> bool:
-    """Whether each row of a weight loses columns of its own, which no grid of positions says."""
+    """Tell whether each row of a weight loses different columns, which is no grid of positions."""
     return flow.name is not None and any(len(varying(layer)) > 1 for layer in flow.layers)
 
 
@@ -157,7 +157,7 @@ def _literals(node: Node) -> Any:
 
 
 def _filled(node: Node, args: Sequence[Any]) -> tuple[Any, ...]:
-    """Positional arguments with those that an export leaves out since they are the usual ones."""
+    """Positional arguments, with the defaults that an export omits."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return tuple(args)
     missing = [
@@ -173,7 +173,7 @@ def _is_uncut(solution: Solution, flow: Flow | None) -> bool:
 
 
 def _moves_otherwise(trace: Trace, solution: Solution, before: Node, after: Node) -> str | None:
-    """Number all elements, and compare where the operator puts those that stay."""
+    """Number all elements, and compare the positions of those that stay."""
     first = 0
     old_values: dict[Node, Tensor] = {}
     new_values: dict[Node, Tensor] = {}
@@ -189,7 +189,7 @@ def _moves_otherwise(trace: Trace, solution: Solution, before: Node, after: Node
                 old_values[one] = torch.empty(flow.shape)
                 new_values[twin] = torch.empty(shape_of(twin))
             continue
-        # Copies of one position are one position, whichever of them are left.
+        # Copies of one position are equivalent, whichever of them are left.
         same = trace.repeated.get(one)
         shape = [1 if dim == same else size for dim, size in enumerate(flow.shape)]
         size = torch.Size(shape).numel()

@@ -1,7 +1,7 @@
-"""Inputs of other sizes than the example's, such as a longer sequence, that the model takes too.
+"""Inputs of other sizes than the example's, such as a longer sequence, that the model also accepts.
 
-A number that forward takes from the size of its input is a literal in the program of the example.
-Only another size tells it from a number that forward was written with.
+A number that forward computes from the size of its input is a literal in the example's program.
+Only another size distinguishes it from a constant of forward.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from tersely.shrinking.graph.twin import twin_of
 from tersely.shrinking.proving.inputs import Inputs
 
 _LARGEST = 1 << 18
-"""Elements up to which an input is made larger than the example's."""
+"""The most elements of an input that is made larger than the example's."""
 
 _LARGEST_COPY = 1 << 30
-"""Bytes up to which a model on an accelerator is copied to the CPU."""
+"""The most bytes of a model that is copied from an accelerator to the CPU."""
 
 Place = tuple[int, int]
 """A tensor among the leaves of the inputs, and one of its dimensions."""
 
 
 def of_another_size(model: nn.Module, example: Inputs) -> Inputs | None:
-    """Return an example in which each dimension has another size that may have one.
+    """Return an example in which every dynamic dimension has another size.
 
-    Dimensions of one size are changed together where the model takes that, as the lengths of
-    tokens and of their mask, and otherwise those of one place among the dimensions. The values are
-    the example's, repeated.
+    Dimensions of one size are changed together if the model accepts that, such as the lengths of
+    tokens and of their mask, and otherwise those with one index. The values are the example's,
+    repeated.
 
     Args:
         model: the model; a copy that shares its weights is run.
-        example: arguments and keyword arguments that it runs with.
+        example: arguments and keyword arguments of the model.
 
     Returns:
-        None where the model takes no other size that is tried.
+        None if the model accepts none of the sizes tried.
     """
     leaves, structure = tree_flatten((tuple(example[0]), dict(example[1])))
     twin = _apart(model)
@@ -62,10 +62,10 @@ def of_another_size(model: nn.Module, example: Inputs) -> Inputs | None:
 
 
 def _apart(model: nn.Module) -> nn.Module | None:
-    """Return a copy to try sizes with, or None where there is none.
+    """Return a copy on which to try sizes, or None if it cannot be copied.
 
-    It is on the CPU, where a lookup behind the end of a table raises: on an accelerator that may
-    end the process's use of the device.
+    It is on the CPU, where a lookup after the end of a table raises: on an accelerator, that may
+    make the device unusable for the process.
     """
     tensors = [*model.parameters(), *model.buffers()]
     is_elsewhere = any(one.device.type != "cpu" for one in tensors)
@@ -79,7 +79,7 @@ def _apart(model: nn.Module) -> nn.Module | None:
 
 
 def _sizes(leaves: Sequence[object]) -> Iterator[tuple[int, list[Place]]]:
-    """Yield each size and where it is found, the largest first."""
+    """Yield each size and its dimensions, the largest first."""
     found: dict[int, list[Place]] = {}
     for number, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor):
@@ -98,7 +98,7 @@ def _together(places: list[Place]) -> Iterator[list[Place]]:
 
 
 def _others(size: int) -> list[int]:
-    """Return sizes to try, of which the first that works is taken: what is longer shows more."""
+    """Return sizes to try until one works; longer ones reveal more."""
     shorter = dict.fromkeys((size // 2, size - 1))
     return [2 * size + 1, 2 * size, size + 1, *(one for one in shorter if one > 0)]
 
@@ -131,13 +131,13 @@ def _runs(model: nn.Module, inputs: Inputs) -> bool:
         ):
             warnings.simplefilter("ignore")
             model(*args, **kwargs)
-    except Exception:  # the forward is the user's: that it raises is the answer
+    except Exception:  # the forward is the user's: an error is the answer
         return False
     return True
 
 
 def describe_elsewhere(inputs: Inputs | None) -> str:
-    """Say that the small model returns something else with inputs of other sizes.
+    """Return the text of a difference for inputs of other sizes.
 
     Args:
         inputs: those inputs.

@@ -1,4 +1,4 @@
-"""Why masked slices stay, and what in the config would free them."""
+"""Why masked slices stay, and changes of the config that would free them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from tersely.shrinking.graph.solution import Solution, slices_lost
 from tersely.shrinking.report import DEPENDS, Stay, hint_for
 
 _NAMED = 3
-"""Weights that a hint lists by name."""
+"""The number of weights that a hint names."""
 
 
 def staying_slices(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
-    """Name the masked slices that stay, with the first reason that is known of each.
+    """Return the masked slices that stay, with the first known reason for each.
 
     Args:
-        trace: what flows through the masked model.
-        solution: what is removed.
+        trace: the walk over the masked model.
+        solution: the labels that are removed.
     """
     found: list[Stay] = []
     for name, flow in trace.roots.items():
@@ -40,7 +40,7 @@ def staying_slices(trace: Trace, solution: Solution) -> tuple[Stay, ...]:
 
 
 def _hint(trace: Trace, solution: Solution, name: str, reason: str, label: int) -> str | None:
-    """What frees a slice; where others make the same channel, which of them to mask as well."""
+    """Return what frees a slice: if other weights make the same channel, those to mask as well."""
     makers = _unmasked_makers(trace, solution, label) if DEPENDS in reason else []
     others = [one for one in makers if one != name]
     if others:

@@ -1,6 +1,6 @@
-"""A program run in a wider dtype with one weight in memory at a time, for models too large to copy.
+"""Running a program in a wider dtype with one weight at a time, for models too large to copy.
 
-All that floats becomes one dtype: double precision, or single where weights are halves.
+All floating-point tensors get one dtype: double precision, or single if weights are half precision.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tersely.shrinking.graph.program import Program, argument, given, operator_n
 
 _HALVES = (torch.float16, torch.bfloat16)
 _AT_ONCE = 1 << 20
-"""Elements of a weight that are made wider at once."""
+"""The elements of a weight that are converted at once."""
 
 
 def wider_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
@@ -38,13 +38,13 @@ def stream(
     inputs: tuple[Sequence[Any], Mapping[str, Any]],
     dtype: torch.dtype,
 ) -> list[Tensor]:
-    """Run a program, and return the floating-point tensors that it returns.
+    """Run a program, and return its floating-point outputs.
 
     Args:
         program: the program.
-        read: returns a parameter or buffer by name; called each time when it is used.
-        inputs: arguments and keyword arguments, of the structure that it was exported with.
-        dtype: what everything that floats is computed in.
+        read: returns a parameter or buffer by name; called on every use.
+        inputs: arguments and keyword arguments, in the structure of the export.
+        dtype: the dtype of floating-point computations.
     """
     last = {one: node for node in program.nodes for one in arguments(node)}
     leaves = iter(tree_leaves((tuple(inputs[0]), dict(inputs[1]))))
@@ -80,7 +80,7 @@ def compared(result: Any) -> list[Tensor]:
     """Return the tensors of a result that are compared, complex ones as pairs of real numbers.
 
     Args:
-        result: what a model returns.
+        result: a model's output.
     """
     leaves = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
     real = [torch.view_as_real(one.resolve_conj()) if one.is_complex() else one for one in leaves]
@@ -107,7 +107,7 @@ def _by_rows(
         return functional.embedding(value_of(given(node)[1]), weight).to(dtype)
     x = value_of(given(node)[0])
     columns = max(1, weight.shape[1])
-    # One buffer of one size: many copies of several sizes would leave holes in the heap.
+    # One buffer of one size: copies of many sizes would fragment the heap.
     buffer = torch.empty(max(_AT_ONCE, columns), dtype=dtype, device=weight.device)
     result: Tensor = x.new_empty(*x.shape[:-1], weight.shape[0])
     start = 0

@@ -23,8 +23,8 @@ def weight(default: float, description: str) -> Mapping[str, Any]:
     """Return the schema of a factor of one part of a loss.
 
     Args:
-        default: what it is when it is not given.
-        description: what it is the factor of.
+        default: its default.
+        description: its description.
     """
     return {"type": "number", "minimum": 0, "default": default, "description": description}
 
@@ -33,13 +33,13 @@ def temperature(default: float) -> Mapping[str, Any]:
     """Return the schema of a temperature.
 
     Args:
-        default: what it is when it is not given.
+        default: its default.
     """
     return {
         "type": "number",
         "exclusiveMinimum": 0,
         "default": default,
-        "description": "What both logits are divided by; higher softens the distributions.",
+        "description": "Divides both logits; higher values soften the distributions.",
     }
 
 
@@ -58,19 +58,19 @@ LABELS = {
     "type": ["string", "integer", "null"],
     "minLength": 1,
     "default": None,
-    "description": "Where the batch has the classes that are right; null for the teacher's first.",
+    "description": "The key of the labels in the batch; null for the teacher's first class.",
 }
 BETA = {
     "type": "number",
     "exclusiveMinimum": 0,
     "default": 1.0,
-    "description": "The difference at which the square ends.",
+    "description": "The difference up to which errors are squared.",
 }
 POWER = {
     "type": "number",
     "minimum": 1,
     "default": 2.0,
-    "description": "What activations are raised to; higher looks more at the most active places.",
+    "description": "The power of activations; higher values emphasize the most active positions.",
 }
 
 
@@ -129,7 +129,7 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
         tersely.LossInfo(
             name="similarity_preserving",
             implementation="tersely_distillation.similarity_preserving:similarity_preserving",
-            summary="Which samples of the batch activate a layer alike.",
+            summary="Which samples of the batch activate a layer similarly.",
             paper="Tung and Mori, Similarity-Preserving Knowledge Distillation, ICCV 2019",
         ),
         tersely.LossInfo(
@@ -145,7 +145,7 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
         tersely.LossInfo(
             name="probabilistic",
             implementation="tersely_distillation.probabilistic:probabilistic",
-            summary="How probable samples of the batch are as neighbours of each other.",
+            summary="The probabilities with which samples of the batch are neighbours.",
             paper="Passalis and Tefas, Probabilistic Knowledge Transfer, ECCV 2018",
         ),
         tersely.LossInfo(
@@ -169,7 +169,7 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
             ),
             input_options=("mask",),
             batch_options=("labels",),
-            summary="Divergence of the target class and of all others, weighted apart.",
+            summary="Divergence of the target class and of the other classes, weighted separately.",
             paper="Zhao et al., Decoupled Knowledge Distillation, CVPR 2022",
         ),
         tersely.LossInfo(
@@ -183,7 +183,7 @@ def tersely_distillation_losses() -> Sequence[tersely.LossInfo]:
                 mask=MASK,
             ),
             input_options=("mask",),
-            summary="One minus the correlation of probabilities, for teachers that are far ahead.",
+            summary="One minus the correlation of probabilities, for much stronger teachers.",
             paper="Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022",
         ),
         tersely.LossInfo(

@@ -18,8 +18,8 @@ def attention_transfer(
 
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017, equation 2: the map is
     the sum over channels of |activation|^power, scaled to length 1 for each sample. Departs from
-    the equation in the mean of squares, as in the authors' own program, in place of the length of
-    the difference, which has no derivative where both maps agree; the factor beta / 2 is lambda.
+    the equation by the mean of squares, as in the authors' own code, instead of the norm of the
+    difference, which has no derivative where both maps agree; the factor beta / 2 is lambda.
 
     Channels are summed over, so student and teacher may differ in their number.
 
@@ -27,9 +27,9 @@ def attention_transfer(
         student: shape (batch, channels, positions...) of four or more dimensions,
             (batch, positions, features), or (batch, positions) for a single channel; float.
         teacher: the same but for its channels or features, float.
-        power: at least 1; higher looks more at the most active positions.
+        power: at least 1; higher values emphasize the most active positions.
         mask: None, or the shape without features: positions that are 0 count as inactive in both,
-            and the mean is over those that are left.
+            and the mean is over the others.
 
     Returns:
         0-dim, float32 or float64, no unit. A sample that is zero everywhere has a map of zeros and
@@ -61,7 +61,7 @@ def attention_transfer(
 
 
 def _only(tensor: Tensor, is_left: Tensor) -> Tensor:
-    """Return activations with zeros at the positions that are left out."""
+    """Return activations with zeros at masked positions."""
     if tensor.dim() > _WITHOUT_FEATURES:
         is_left = is_left.unsqueeze(feature_dim(tensor))
     return torch.where(is_left, tensor, 0)

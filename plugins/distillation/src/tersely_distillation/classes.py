@@ -1,4 +1,4 @@
-"""Logits as rows of classes: where the classes lie, and which positions count."""
+"""Logits as rows of classes: the dimension of classes, and the positions that count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def class_rows(
         teacher: logits, the student's shape, float.
         dim: the dimension that holds classes, negative from the end.
         mask: None, or the shape without classes: positions that are 0 or False are left out.
-        rank: how many dimensions the loss needs at least.
+        rank: the least number of dimensions that the loss needs.
 
     Returns:
         Both, shape (batch, ..., classes), or (positions left, classes) with a mask; and the length

@@ -1,4 +1,4 @@
-"""Distillation from a stronger teacher: predictions that correlate, not coincide."""
+"""Distillation from a stronger teacher: predictions that correlate instead of coinciding."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def correlation(
     ours = (student / temperature).softmax(-1).flatten(0, -2)
     theirs = (teacher / temperature).softmax(-1).flatten(0, -2)
     if not len(ours):
-        return student.sum()  # the mask leaves nothing: 0, with a gradient of zeros
+        return student.sum()  # the mask leaves no position: 0, with a gradient of zeros
     loss = beta * _distance(ours, theirs, 1)
     if len(ours) > 1:
         loss = loss + gamma * _distance(ours, theirs, 0)
@@ -64,10 +64,10 @@ def _distance(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
 
 
 def _deviation(values: Tensor, dim: int) -> Tensor:
-    """Return the deviations from the mean as vectors of length 1, or zeros where there are none."""
+    """Return the deviations from the mean as vectors of length 1, or zeros if there are none."""
     deviation = values - values.mean(dim, keepdim=True)
-    # The mean of equal numbers is rounded; what is left then is no deviation. Nor is what has no
-    # square: probabilities of a class that is never predicted.
+    # The mean of equal numbers is rounded, and the remainder is no deviation. Neither are numbers
+    # whose square underflows: probabilities of a class that is never predicted.
     limits = torch.finfo(values.dtype)
     noise = 4 * limits.eps * values.detach().abs().amax(dim, keepdim=True)
     noise = noise.clamp_min(100 * limits.tiny**0.5)

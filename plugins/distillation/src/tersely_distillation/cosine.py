@@ -13,7 +13,7 @@ def cosine(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> T
     """Return the mean over all vectors of one minus the cosine of their angle.
 
     Sanh et al., "DistilBERT", NeurIPS workshop on energy efficient machine learning 2019,
-    section 3: the directions of hidden states are aligned, their lengths are free. A vector of
+    section 3: the directions of hidden states are aligned, not their lengths. A vector of
     zeros has no direction: its cosine with anything counts as 0, and it gets no gradient.
 
     Args:

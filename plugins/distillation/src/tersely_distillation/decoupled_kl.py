@@ -1,4 +1,4 @@
-"""Decoupled distillation: the target class and all the others, weighted apart."""
+"""Decoupled distillation: the target class and the other classes, weighted separately."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def decoupled_kl(
     Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, section 3: alpha times the
     divergence of (target, everything else), plus beta times that of the other classes among
     themselves, times T squared. `kl` is the same with beta = 1 - the teacher's probability of the
-    target, which silences the second part where the teacher is sure. The target is the label, as in
-    the paper; without labels it is the class that the teacher ranks first, the lowest index among
-    equals. As in `kl`, the sum is divided by the length of dimension 0 alone, or by the number of
-    positions that a mask leaves.
+    target, which suppresses the second part where the teacher is confident. The target is the
+    label, as in the paper; without labels it is the class that the teacher ranks first, the lowest
+    index among equals. As in `kl`, the sum is divided by the length of dimension 0, or by the
+    number of positions that a mask leaves.
 
     Args:
         student: logits, shape (batch, ..., classes), float, at least two classes.
         teacher: logits, the student's shape, float.
         alpha: at least 0, factor of the target class.
-        beta: at least 0, factor of the other classes; 8 suits teachers that are sure.
+        beta: at least 0, factor of the other classes; 8 suits confident teachers.
         temperature: above 0, divides both logits.
         dim: the dimension that holds classes.
         mask: None, or the logits' shape without classes: positions that are 0 are left out.
@@ -43,8 +43,8 @@ def decoupled_kl(
         0-dim, float32 or float64, nats times temperature squared per sample.
 
     Raises:
-        ValueError: the shapes differ, have no batch, or have a single class; or a label is none of
-            the classes.
+        ValueError: the shapes differ, have no batch, or have a single class; or a label is not a
+            class.
     """
     shape = tuple(teacher.shape)
     left = _left(labels, mask)
@@ -89,8 +89,8 @@ def _targets(labels: Tensor, teacher: Tensor) -> Tensor:
 def _split(logits: Tensor, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Return log-probabilities of (target, everything else), and of the others among themselves.
 
-    None of them is taken from probabilities of all classes: where the target has nearly
-    everything, 1 - p is rounded to 0, and the others' logarithms to few digits.
+    They are not computed from the probabilities of all classes: where the target's is nearly 1, 1 -
+    p would be rounded to 0, and the others' logarithms would lose digits.
     """
     rest = logits.gather(-1, others)
     either = torch.cat([logits.gather(-1, target), rest.logsumexp(-1, keepdim=True)], -1)

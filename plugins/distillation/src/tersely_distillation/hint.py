@@ -13,10 +13,10 @@ from tersely_distillation.vectors import no_loss
 def hint(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Return half the mean over all elements of the squared difference.
 
-    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3. The paper's
-    regressor is not part of it: `projection: linear` puts one in front, and this function gets
-    tensors that are projected already. Departs from the paper in taking the mean over a layer's
-    elements, where the paper sums them, so that lambda does not depend on the layer's size.
+    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3. The paper's regressor
+    is not part of it: `projection: linear` adds one, and this function gets projected tensors.
+    Departs from the paper by the mean over a layer's elements instead of the sum, so that lambda
+    does not depend on the layer's size.
 
     Args:
         student: any shape, float; after the regressor.

@@ -20,12 +20,12 @@ def kl(
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2: softmax of
     logits / T over the classes, times T squared so that gradients keep their size when T changes.
-    The sum is divided by the length of dimension 0 alone, as the specification says, so a tensor of
-    (batch, tokens, classes) counts the sum over its tokens; with a mask it is divided by the number
-    of positions that are left.
+    The sum is divided by the length of dimension 0, as the specification says, so for (batch,
+    tokens, classes) it is a sum over tokens; with a mask it is divided by the number of positions
+    that are left.
 
     Args:
-        student: logits, shape (batch, ..., classes) unless ``dim`` says otherwise, float.
+        student: logits, shape (batch, ..., classes) unless ``dim`` states otherwise, float.
         teacher: logits, the student's shape, float.
         temperature: above 0, divides both logits.
         dim: the dimension that holds classes.

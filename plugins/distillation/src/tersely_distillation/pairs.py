@@ -1,4 +1,4 @@
-"""One pair of tensors: whether a loss may compare them, and both in one precision."""
+"""Pairs of tensors: checks of their shapes, and conversion to one precision."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def pair(
         loss: the loss that compares them, for the error.
         student: any shape, any float dtype.
         teacher: any shape, any float dtype.
-        of: what the loss compares, for the error.
-        rank: how many dimensions it needs at least.
+        of: the kind of tensors that the loss compares, for the error.
+        rank: the least number of dimensions.
 
     Returns:
         Both, float32, or float64 where one of them is.
@@ -53,12 +53,12 @@ def samples(loss: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor
             f"{both_shapes(student, teacher)}"
         )
     student, teacher = in_one_precision(student, teacher)
-    # One more dimension, so that a batch of single numbers has something to flatten.
+    # With an additional dimension, so that a batch of single numbers can be flattened.
     return student.unsqueeze(-1).flatten(1), teacher.unsqueeze(-1).flatten(1)
 
 
 def feature_dim(tensor: Tensor) -> int:
-    """Return which dimension holds features.
+    """Return the dimension of features.
 
     Args:
         tensor: (batch, features), (batch, tokens, features), or (batch, channels, positions...)
@@ -69,7 +69,7 @@ def feature_dim(tensor: Tensor) -> int:
 
 
 def both_shapes(student: Tensor, teacher: Tensor) -> str:
-    """Say two shapes, for an error.
+    """Return the text of two shapes, for an error.
 
     Args:
         student: any shape.
@@ -81,7 +81,7 @@ def both_shapes(student: Tensor, teacher: Tensor) -> str:
 def in_one_precision(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return both as float32, or as float64 where one of them is.
 
-    Half precisions have too few digits for sums over a batch and for logarithms.
+    Half precision has too few digits for sums over a batch and for logarithms.
 
     Args:
         student: any shape, any float dtype.

@@ -1,4 +1,4 @@
-"""Positions that a mask leaves: hidden states without the padding between them."""
+"""Positions that a mask keeps: hidden states without padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tersely_distillation.pairs import feature_dim
 def positions_left(
     loss: str, student: Tensor, teacher: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return two tensors without the positions that a mask leaves out.
+    """Return two tensors without masked positions.
 
     Args:
         loss: the loss that compares them, for the error.
@@ -33,7 +33,7 @@ def positions_left(
 
 
 def left(loss: str, values: Tensor, mask: Tensor) -> Tensor:
-    """Return which positions a mask leaves.
+    """Return the positions that a mask keeps.
 
     Args:
         loss: the loss, for the error.

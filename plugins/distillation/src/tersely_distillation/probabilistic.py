@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer: which samples are whose neighbours."""
+"""Probabilistic knowledge transfer: the probabilities of samples to be neighbours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tersely_distillation.vectors import no_loss, off_diagonal, products, unit
 
 
 def probabilistic(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return how far the student's neighbours are from the teacher's.
+    """Return the divergence between the teacher's and the student's neighbour probabilities.
 
     Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer", ECCV
     2018, section 3. The similarity of two samples is (cosine + 1) / 2; divided by the sum over a
@@ -19,10 +19,10 @@ def probabilistic(student: Tensor, teacher: Tensor) -> Tensor:
     sum, so that lambda does not depend on the batch.
 
     Only the batches must agree, so student and teacher may differ in every other dimension. With
-    two samples there is nothing to choose and the loss is 0, as it is with one.
+    one or two samples the loss is 0, since the probabilities are fixed.
 
     Args:
-        student: shape (batch, ...), float; whatever follows the batch is one vector.
+        student: shape (batch, ...), float; everything after the batch is one vector.
         teacher: shape (batch, ...), float.
 
     Returns:
@@ -42,6 +42,6 @@ def probabilistic(student: Tensor, teacher: Tensor) -> Tensor:
 def _log_probabilities(rows: Tensor) -> Tensor:
     """Return for every row the logarithm of the probability of each other row."""
     similarities = off_diagonal((products(unit(rows, 1)) + 1) / 2)
-    # Opposite vectors have a similarity of zero, or below where products are rounded.
+    # Opposite vectors have a similarity of zero, or less after rounding.
     logarithms = (similarities.clamp_min(0) + torch.finfo(rows.dtype).eps).log()
     return logarithms.log_softmax(1)

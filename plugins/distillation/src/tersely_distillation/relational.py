@@ -14,7 +14,7 @@ _SMALLEST_TRIANGLE = 3
 def relational(
     student: Tensor, teacher: Tensor, *, distance_weight: float = 1.0, angle_weight: float = 2.0
 ) -> Tensor:
-    """Return how far the arrangement of the samples is from the teacher's.
+    """Return the difference between the student's and the teacher's arrangement of samples.
 
     Park et al., "Relational Knowledge Distillation", CVPR 2019, section 3.2. Distances of all pairs
     are divided by their mean; cosines are those of the angles of all triangles; both go through
@@ -25,7 +25,7 @@ def relational(
     angles need memory for a few tensors of batch^3 elements; a weight of 0 leaves its part out.
 
     Args:
-        student: shape (batch, ...), float; whatever follows the batch is one vector.
+        student: shape (batch, ...), float; everything after the batch is one vector.
         teacher: shape (batch, ...), float.
         distance_weight: at least 0, factor of the distances.
         angle_weight: at least 0, factor of the angles; 2 by default, as the paper uses with
@@ -59,7 +59,7 @@ def _huber(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _distances(rows: Tensor) -> Tensor:
     """Return the distances of all pairs of rows, in units of their mean over distinct pairs."""
-    # Differences are exact where rows coincide, products of a matrix with itself are not; and the
+    # Differences are exact where rows coincide, unlike products of a matrix with itself, and the
     # gradient of such a distance is zero.
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     mean = off_diagonal(distances).mean()

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: which samples activate a layer alike."""
+"""Similarity-preserving distillation: which samples activate a layer similarly."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def similarity_preserving(student: Tensor, teacher: Tensor) -> Tensor:
     Only the batches must agree, so student and teacher may differ in every other dimension.
 
     Args:
-        student: shape (batch, ...), float; whatever follows the batch is one vector.
+        student: shape (batch, ...), float; everything after the batch is one vector.
         teacher: shape (batch, ...), float.
 
     Returns:
-        0-dim, float32 or float64, no unit. 0 for a batch of one sample, which is like itself.
+        0-dim, float32 or float64, no unit. 0 for a batch of one sample.
 
     Raises:
         ValueError: there is no batch, or the batches differ.

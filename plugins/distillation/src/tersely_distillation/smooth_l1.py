@@ -13,7 +13,7 @@ from tersely_distillation.vectors import no_loss
 def smooth_l1(
     student: Tensor, teacher: Tensor, *, beta: float = 1.0, mask: Tensor | None = None
 ) -> Tensor:
-    """Return the mean over all elements of a difference that is squared near zero only.
+    """Return the mean over all elements of differences that are squared only near zero.
 
     Girshick, "Fast R-CNN", ICCV 2015, equation 3, where beta is 1: with d the difference,
     d^2 / (2 beta) where |d| < beta, and |d| - beta / 2 elsewhere.
@@ -21,7 +21,7 @@ def smooth_l1(
     Args:
         student: any shape, float.
         teacher: the student's shape, float.
-        beta: above 0, the difference at which the square ends, units of the tensors.
+        beta: above 0, the difference up to which errors are squared, units of the tensors.
         mask: None, or the tensors' shape without features: positions that are 0 are left out.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Directions of vectors and products of all pairs, with finite gradients where vectors vanish."""
+"""Directions and pairwise products of vectors, with finite gradients for vectors of zeros."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
 
     Args:
         vectors: any shape, float.
-        dim: the dimension that a vector lies along.
+        dim: the dimension along a vector.
 
     Returns:
         The same shape.
@@ -26,11 +26,12 @@ def unit(vectors: Tensor, dim: int) -> Tensor:
 def at_most_one(vectors: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """Return vectors divided by their largest magnitude, so that powers stay in range.
 
-    The divisor counts as a constant, so gradients are right only in what does not depend on scale.
+    The divisor counts as a constant, so gradients are correct only for functions that do not depend
+    on scale.
 
     Args:
         vectors: any shape, float.
-        dim: the dimensions that a vector lies along.
+        dim: the dimensions along a vector.
 
     Returns:
         The same shape, in [-1, 1]; zeros stay zero and get no gradient.
@@ -40,7 +41,7 @@ def at_most_one(vectors: Tensor, dim: int | tuple[int, ...]) -> Tensor:
 
 
 def products(rows: Tensor) -> Tensor:
-    """Return the inner products of all pairs of rows, whatever autocast is in force.
+    """Return the inner products of all pairs of rows, without autocast.
 
     Args:
         rows: shape (samples, features), float.
@@ -62,7 +63,7 @@ def off_diagonal(matrix: Tensor) -> Tensor:
         Shape (samples, samples - 1), every row in its order.
     """
     count = len(matrix)
-    # After its first element, the matrix is rows of count + 1 that end on the diagonal.
+    # After its first element, the matrix consists of rows of count + 1 that end on the diagonal.
     rows = matrix.flatten()[1:].view(count - 1, count + 1)
     return rows[:, :-1].reshape(count, count - 1)
 

@@ -16,23 +16,24 @@ _ONNX = {
             "maximum": 23,
         },
         "accuracy_level": {
-            "description": "What blocks of 4 bits are multiplied in when the file is checked: 0 "
-            "whatever is fastest, 1 float32, 4 int8.",
+            "description": "The type in which blocks of 4 bits are multiplied when the file is "
+            "checked: 0 the fastest, 1 float32, 4 int8.",
             "enum": [0, 1, 4],
         },
         "external_data": {
-            "description": "Whether weights lie in a file of their own; always above 2 GB.",
+            "description": "Whether weights are stored in a separate file; always above 2 GB.",
             "type": "boolean",
         },
         "least_cosine": {
-            "description": "How alike the outputs of onnxruntime and of the session have to be.",
+            "description": "The least cosine between the outputs of onnxruntime and of the "
+            "session.",
             "type": "number",
             "minimum": 0,
             "maximum": 1,
         },
         "exact_sums": {
-            "description": "Whether the file is checked with sums that cannot overflow on "
-            "processors without VNNI, by session.x64quantprecision.",
+            "description": "Whether the check uses sums that cannot overflow on processors without "
+            "VNNI (session.x64quantprecision).",
             "type": "boolean",
         },
     },
@@ -41,7 +42,7 @@ _ONNX = {
 
 
 _LEAST_COSINE = {
-    "description": "How alike the outputs of the runtime and of the session have to be.",
+    "description": "The least cosine between the outputs of the runtime and of the session.",
     "type": "number",
     "minimum": 0,
     "maximum": 1,
@@ -60,7 +61,8 @@ _TORCHAO = {
 }
 
 _SHARD_BYTES = {
-    "description": "Bytes of tensors in one file; more are written as shards with an index.",
+    "description": "The most bytes of tensors in one file; more are written as shards with an "
+    "index.",
     "type": "integer",
     "minimum": 1,
 }
@@ -75,7 +77,8 @@ _COMPRESSED_TENSORS = {
             "enum": ["refuse", "allow"],
         },
         "least_cosine": {
-            "description": "How alike the outputs of transformers and of the session have to be.",
+            "description": "The least cosine between the outputs of transformers and of the "
+            "session.",
             "type": "number",
             "minimum": 0,
             "maximum": 1,

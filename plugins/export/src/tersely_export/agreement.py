@@ -1,4 +1,4 @@
-"""How well what another runtime computes agrees with what the session simulates."""
+"""How well the outputs of another runtime agree with those of the session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tersely
 
 
 def tensors_of(outputs: Any) -> list[Tensor]:
-    """Return the tensors that a model returned, in the order in which it returned them.
+    """Return the tensors of a model's outputs, in order.
 
     Args:
         outputs: a tensor, or lists, tuples and mappings of them.
@@ -30,15 +30,16 @@ def compare(
 ) -> dict[str, float]:
     """Compare outputs, whole tensors at a time.
 
-    Rounding that flips in one place travels, so the largest difference says little; the cosine of
-    the angle between both says whether they are the same outputs. It is that of finite values;
-    infinite ones and NaN have to be in the same places, but for a share of 1 - ``least_cosine``.
+    A value that rounds the other way affects everything after it, so the largest difference says
+    little; the cosine of the angle between both tells whether outputs are the same. It is computed
+    from finite values; infinite values and NaN must be in the same places, except for a share of 1
+    - ``least_cosine``.
 
     Args:
-        found: what the runtime computed.
-        expected: what the session simulates.
-        least_cosine: how alike both have to be.
-        cause: what is known of why they may differ, which the error says after its own words.
+        found: the runtime's outputs.
+        expected: the session's outputs.
+        least_cosine: the least cosine between them.
+        cause: a known reason for a difference, appended to the error.
 
     Returns:
         The smallest cosine, the largest and the mean difference of all outputs.
@@ -77,16 +78,16 @@ def compare(
 
 
 def _finite(first: Tensor, second: Tensor, *, least_cosine: float) -> tuple[Tensor, Tensor]:
-    """Return what is finite of both, where the rest is the same in all but few places.
+    """Return the finite values of both, if the others agree in all but a few places.
 
-    Infinite values are legal outputs, as of scores under a mask, but have no cosine.
+    Infinite values are valid outputs, such as masked scores, but have no cosine.
     """
     finite = first.isfinite() & second.isfinite()
     same = (first == second) | (first.isnan() & second.isnan())
     share = float((~finite & ~same).double().mean())
     if share and bool(second.isfinite().all()):
         raise tersely.ExportError("the runtime computed values that are not finite")
-    # A mask that follows from rounded values may differ in few places.
+    # A mask that is computed from rounded values may differ in a few places.
     if share > 1 - least_cosine:
         raise tersely.ExportError(
             f"{share:.2%} of the values are infinite or NaN in the runtime or in the session alone"
@@ -95,10 +96,10 @@ def _finite(first: Tensor, second: Tensor, *, least_cosine: float) -> tuple[Tens
 
 
 def detached_inputs(example_inputs: Any) -> Any:
-    """Return example inputs on the CPU, which runtimes read.
+    """Return example inputs on the CPU, without gradients.
 
     Args:
-        example_inputs: what the model is called with.
+        example_inputs: inputs of the model.
     """
     return _pytree.tree_map(
         lambda one: one.detach().cpu() if isinstance(one, torch.Tensor) else one, example_inputs

@@ -1,11 +1,11 @@
-"""Integers of any number of bits, one after the other in bytes, the lowest bit first."""
+"""Integers of any bit width, packed into bytes without gaps, the lowest bit first."""
 
 from __future__ import annotations
 
 import numpy
 
 _PIECE = 1 << 18
-"""Integers taken at a time, a multiple of 8: unpacked, each of their bits takes a byte."""
+"""Integers packed at a time, a multiple of 8; unpacked, each bit takes a byte."""
 
 _WORD = 32
 
@@ -15,8 +15,8 @@ def pack_bits(values: numpy.ndarray, bits: int, *, offset: int = 0) -> numpy.nda
 
     Args:
         values: shape (n,), integers from ``offset`` to ``offset`` + 2**bits - 1.
-        bits: how many bits each one takes, 1 to 32.
-        offset: what is taken off each of them.
+        bits: the bits of each integer, 1 to 32.
+        offset: the number subtracted from each.
 
     Returns:
         uint8, shape (ceil(n * bits / 8),): bit i of value k is bit (k * bits + i) % 8 of byte
@@ -34,11 +34,11 @@ def unpack_bits(stream: numpy.ndarray, bits: int, count: int) -> numpy.ndarray:
 
     Args:
         stream: uint8, as `pack_bits` returns it.
-        bits: how many bits each integer takes.
-        count: how many there are.
+        bits: the bits of each integer.
+        count: the number of integers.
 
     Returns:
-        int32, shape (count,); int64 of 32 bits.
+        int32, shape (count,); int64 for 32 bits.
     """
     found = numpy.empty(count, numpy.int32 if bits < _WORD else numpy.int64)
     for start in range(0, count, _PIECE):

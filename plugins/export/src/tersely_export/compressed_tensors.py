@@ -15,17 +15,17 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import IntegerWeight
-from tersely_export.compressed_schemes import (
+from tersely_export.for_compressed_tensors.schemes import (
     groups_of,
     layers_of,
     refused_activations,
     refused_weights,
 )
+from tersely_export.for_compressed_tensors.sharing_inputs import layers_of_one_input, refused_unlike
 from tersely_export.grids import bits_of, grid_of, signed
 from tersely_export.libraries import need_libraries
 from tersely_export.masks import refused_masks
 from tersely_export.names import kept_floats, split_name
-from tersely_export.sharing_inputs import layers_of_one_input, refused_unlike
 from tersely_export.tensor_files import LARGEST_SHARD, StoredTensor, write_shards
 
 WEIGHTS = "model.safetensors"
@@ -35,13 +35,13 @@ _ROWS = 256
 
 @attrs.frozen
 class CompressedTensors:
-    """Writes a folder that `from_pretrained` loads; the check loads it and compares.
+    """Writes a folder for `from_pretrained`; the check loads it and compares outputs.
 
     Attributes:
-        shard_bytes: bytes of tensors in one file.
-        unlike_layers: whether layers that runtimes load as one may be quantized differently.
-        least_cosine: how alike the outputs of transformers and of the session have to be.
-        new_tokens: how many tokens the check generates with both.
+        shard_bytes: the most bytes of tensors in one file.
+        unlike_layers: whether layers that runtimes fuse may be quantized differently.
+        least_cosine: the least cosine between the outputs of transformers and of the session.
+        new_tokens: the number of tokens that the check generates with both.
     """
 
     shard_bytes: int = LARGEST_SHARD
@@ -50,11 +50,11 @@ class CompressedTensors:
     new_tokens: int = 8
 
     def __attrs_post_init__(self) -> None:
-        """Look for the libraries before anything is computed."""
+        """Check that the libraries are installed before anything is computed."""
         need_libraries("compressed_tensors", "compressed_tensors", "transformers")
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return what the format cannot hold.
+        """Return the targets that the format cannot hold.
 
         Args:
             source: the session.
@@ -95,17 +95,17 @@ class CompressedTensors:
         return [path]
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
-        """Unpack every weight with the library, then load the model and compare what it computes.
+        """Unpack every weight with the library, then load the model and compare its outputs.
 
         Args:
             source: the session.
             path: the folder.
 
         Raises:
-            ExportError: the library reads other integers, or the model computes something else.
+            ExportError: the library reads other integers, or the model's outputs differ.
         """
-        # Late: what merely asks for refusals, as a job does at its start, needs no transformers.
-        from tersely_export.compressed_round_trip import check_folder
+        # Late: asking for refusals, as a job does at its start, needs no transformers.
+        from tersely_export.for_compressed_tensors.round_trip import check_folder
 
         return check_folder(
             source,
@@ -117,7 +117,7 @@ class CompressedTensors:
 
 
 def example_of(source: tersely.ExportSource) -> Any:
-    """Return what to call the model with: the caller's example, or the model's own, or None.
+    """Return the caller's example inputs, or the model's own, or None.
 
     Args:
         source: the session.
@@ -194,7 +194,7 @@ def _weight_tensors(
     bits = bits_of(weight) or 0
     read = partial(source.integers.__getitem__, name)
     shape = _scale_shape(weight)
-    # The session's own scale is kept, and not a copy in the model's type for each weight.
+    # Use the session's own scale, rather than a copy in the model's dtype for each weight.
     scale, dtype = weight.qparams.scale, weight.dtype
     yield StoredTensor(f"{name}_scale", dtype, shape, lambda: scale.to(dtype).reshape(shape))
     if scheme["format"] == "pack-quantized":
@@ -225,7 +225,7 @@ def _scale_shape(weight: IntegerWeight) -> tuple[int, ...]:
 
 
 def _packed(weight: IntegerWeight, bits: int) -> Tensor:
-    # Packing takes several int32 for each value, hence some rows at a time.
+    # Packing takes several int32 for each value, so only some rows are packed at a time.
     values = signed(weight, bits)[0].cpu()
     starts = range(0, len(values), _ROWS)
     return torch.cat([_pack(values[start : start + _ROWS], bits, 1) for start in starts])

@@ -9,7 +9,7 @@ import attrs
 
 import tersely
 from tersely.contracts import RunsExport
-from tersely_export.executorch_schemes import refused_activations, refused_weights
+from tersely_export.for_executorch.schemes import refused_activations, refused_weights
 from tersely_export.libraries import need_libraries
 
 
@@ -18,17 +18,17 @@ class Executorch(RunsExport):
     """Writes a ``.pte``; the check runs it, and every layer, in ExecuTorch's runtime.
 
     Attributes:
-        least_cosine: how alike the outputs of the runtime and of the session have to be.
+        least_cosine: the least cosine between the outputs of the runtime and of the session.
     """
 
     least_cosine: float = 0.98
 
     def __attrs_post_init__(self) -> None:
-        """Look for the library before anything is computed."""
+        """Check that the library is installed before anything is computed."""
         need_libraries("executorch", "executorch.exir", "executorch.runtime")
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return what XNNPACK has no kernel for.
+        """Return the targets for which XNNPACK has no kernel.
 
         Args:
             source: the session.
@@ -45,8 +45,8 @@ class Executorch(RunsExport):
         Raises:
             ExportError: a quantized layer would run outside XNNPACK.
         """
-        # Late: what merely asks for refusals, as a job does at its start, needs no ExecuTorch.
-        from tersely_export.executorch_program import lower
+        # Late: asking for refusals, as a job does at its start, needs no ExecuTorch.
+        from tersely_export.for_executorch.program import lower
 
         program = source.program
         source.tell("hand the graph to XNNPACK")
@@ -57,28 +57,28 @@ class Executorch(RunsExport):
         return [path]
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
-        """Run the file, and every quantized layer, and compare them with the session.
+        """Run the file and every quantized layer, and compare their outputs with the session's.
 
         Args:
             source: the session.
             path: the file.
 
         Raises:
-            ExportError: the runtime computes something else.
+            ExportError: the runtime's outputs differ.
         """
         # Late, as in `write`.
-        from tersely_export.executorch_round_trip import check_program
+        from tersely_export.for_executorch.round_trip import check_program
 
         return check_program(source, path, least_cosine=self.least_cosine)
 
     def load(self, path: Path, *, threads: int) -> Callable[..., object]:
-        """Return what runs a written program.
+        """Return a function that runs a written program.
 
         Args:
             path: the file.
-            threads: how many threads XNNPACK computes with, in the whole process.
+            threads: the number of XNNPACK's threads, in the whole process.
         """
         # Late, as in `write`.
-        from tersely_export.executorch_round_trip import as_module
+        from tersely_export.for_executorch.round_trip import as_module
 
         return as_module(path, threads=threads)

@@ -20,7 +20,7 @@ from tersely_export.names import kept_floats
 _BLOCK = 32
 _EIGHT_BITS, _FOUR_BITS = 8, 4
 _MOST_ROUNDING = 0.1
-"""Steps by which the largest integer may move when its scale becomes float16."""
+"""The steps by which the largest integer may move when its scale is rounded to float16."""
 
 
 @attrs.frozen
@@ -28,16 +28,16 @@ class Gguf:
     """Writes tensors as Q8_0, Q4_0, Q4_1 and float16; the check reads them with gguf's reader."""
 
     def __attrs_post_init__(self) -> None:
-        """Look for the library before anything is computed."""
+        """Check that the library is installed before anything is computed."""
         need_libraries("gguf", "gguf")
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return what the format has no type for.
+        """Return the targets for which the format has no type.
 
         Args:
             source: the session.
         """
-        reason = "the format holds weights alone; leave inputs and outputs out"
+        reason = "the format only holds weights; leave inputs and outputs out"
         found = [tersely.Refusal(reason, one.name) for one in source.activations]
         found += refused_masks(source)
         for name, weight in source.integers.items():
@@ -58,7 +58,7 @@ class Gguf:
             source: the session.
             path: the file.
         """
-        # Late: what merely asks for refusals, as a job does at its start, needs no gguf.
+        # Late: asking for refusals, as a job does at its start, needs no gguf.
         from gguf import GGMLQuantizationType, GGUFWriter
 
         writer = GGUFWriter(str(path), arch="tersely")
@@ -92,8 +92,8 @@ class Gguf:
             path: the file.
 
         Raises:
-            ExportError: a weight is further away than its scale's rounding to float16, or another
-                tensor is not the session's.
+            ExportError: a weight differs by more than rounding its scale to float16 explains, or
+                another tensor differs.
         """
         # Late, as in `write`.
         from gguf import GGUFReader, dequantize
@@ -104,7 +104,7 @@ class Gguf:
             held = tensors[name]
             size += int(held.n_bytes)
             found = torch.from_numpy(dequantize(held.data, held.tensor_type).copy())
-            # Before it is rounded to the model's own type, which may be narrower than the file's.
+            # Before rounding to the model's dtype, which may be narrower than the file's.
             levels = weight.values.cpu().reshape(-1, _BLOCK).float()
             scale, zero_point = (
                 torch.from_numpy(_runs(weight, part))[:, None]
@@ -141,7 +141,7 @@ def _refused(name: str, weight: IntegerWeight) -> tersely.Refusal | None:
         )
     if bits > _FOUR_BITS and has_zero_points(weight, bits):
         return tersely.Refusal(
-            "the format has zero points for 4 bits alone; take quant_scheme symmetric, or uint4",
+            "the format only has zero points for 4 bits; take quant_scheme symmetric, or uint4",
             name,
         )
     scale = weight.qparams.scale.float()

@@ -1,4 +1,4 @@
-"""How the integers of a weight share their scales, in the words that file formats have for it."""
+"""How the integers of a weight share scales, in the terms of file formats."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _BITS = re.compile(r"u?int(\d+)\Z")
 
 @attrs.frozen
 class Grid:
-    """What of a weight shares a scale.
+    """The parts of a weight that share a scale.
 
     Attributes:
         kind: the ``tensor``, a ``channel`` (one index of dimension 0), a ``group`` (a run of a
-            row), a ``block`` of rows and columns, or something ``other``.
+            row), a ``block`` of rows and columns, or ``other``.
         size: elements per block along each dimension.
     """
 
@@ -31,7 +31,7 @@ class Grid:
 
     @property
     def group(self) -> int:
-        """The length of a run that shares a scale: of a group, or a whole row."""
+        """The length of the run that shares a scale: a group, or a whole row."""
         return self.size[-1]
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Grid:
 
 
 def grid_of(weight: IntegerWeight) -> Grid:
-    """Return what of a weight shares a scale.
+    """Return the parts of a weight that share a scale.
 
     Args:
         weight: a weight as integers.
@@ -74,7 +74,7 @@ def _size(weight: IntegerWeight) -> tuple[int, ...]:
 
 
 def bits_of(weight: IntegerWeight) -> int | None:
-    """Return how many bits a quantized type has, or None where it is no integer.
+    """Return the bits of a quantized type, or None if it is not an integer type.
 
     Args:
         weight: a weight as integers.
@@ -84,11 +84,11 @@ def bits_of(weight: IntegerWeight) -> int | None:
 
 
 def signed(weight: IntegerWeight, bits: int) -> tuple[Tensor, Tensor]:
-    """Return integers and zero points of which unsigned ones are half their range lower.
+    """Return integers and zero points as signed ones; unsigned ones are lowered by half.
 
     Args:
-        weight: a weight as integers of at most 8 bits, its zero points whole.
-        bits: how many bits they have.
+        weight: a weight as integers of at most 8 bits, with integer zero points.
+        bits: their bits.
 
     Returns:
         int8 values of the weight's shape, and int8 zero points of the scale's shape.
@@ -100,11 +100,11 @@ def signed(weight: IntegerWeight, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def has_zero_points(weight: IntegerWeight, bits: int) -> bool:
-    """Return whether zero points remain when unsigned integers are written as signed ones.
+    """Tell whether any zero point is not zero once unsigned integers are written as signed ones.
 
     Args:
         weight: a weight as integers.
-        bits: how many bits they have.
+        bits: their bits.
     """
     shift = 1 << (bits - 1) if weight.qparams.quant_min >= 0 else 0
     return bool((weight.qparams.zero_point != shift).any())
@@ -113,12 +113,12 @@ def has_zero_points(weight: IntegerWeight, bits: int) -> bool:
 def refused_numbers(
     name: str, weight: IntegerWeight, *, most_bits: int = 8
 ) -> tersely.Refusal | None:
-    """Return why formats of whole, small integers with a scale cannot hold a weight, or None.
+    """Return why a format of small integers with scales cannot hold a weight, or None.
 
     Args:
         name: the weight's full name.
         weight: the weight as integers.
-        most_bits: how many bits an integer may have.
+        most_bits: the most bits of an integer in the format.
     """
     qparams, bits = weight.qparams, bits_of(weight)
     if bits is None or bits > most_bits:
@@ -136,7 +136,7 @@ def refused_numbers(
         )
     if weight.input_scale is not None:
         return tersely.Refusal(
-            "its inputs are divided by factors, which the format has no place for; let "
+            "its inputs are divided by factors, which the format cannot hold; let "
             "finalize() fold them, which is possible where a norm or a linear layer comes before "
             "it, or quantize without factors",
             name,

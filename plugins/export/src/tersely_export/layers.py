@@ -1,4 +1,4 @@
-"""The quantized layers of a program, each computed again on inputs that another runtime had."""
+"""The quantized layers of a program, each computed again on the inputs of another runtime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PRODUCTS = {
 
 _POINTWISE = ("relu", "hardtanh", "clamp")
 _SMALLEST = 1e-4
-"""The share of the largest value below which a difference is the order of sums, in float32."""
+"""The share of the largest value up to which float32 sums in another order may differ."""
 
 
 @attrs.frozen(eq=False)
@@ -38,13 +38,13 @@ class Layer:
 
     Attributes:
         module: the full name of the module that runs it.
-        source: what its input is before it is rounded.
-        result: what comes out: rounded, where the output is quantized.
-        is_product: whether it multiplies matrices or convolves.
+        source: its input before rounding.
+        result: its output, after rounding if the output is quantized.
+        is_product: whether it is a matrix product or a convolution.
         weight: the operator that reads its weight.
-        input_scale: the largest step of its input, or None where that is not rounded.
-        output_scale: the step of its output, or None where that is not rounded.
-        tensors: what the program stores, by placeholder.
+        input_scale: the largest scale of its input, or None if that is not quantized.
+        output_scale: the scale of its output, or None if that is not quantized.
+        tensors: the stored tensors of the program, by placeholder.
     """
 
     module: str
@@ -57,10 +57,10 @@ class Layer:
     tensors: dict[str, Tensor]
 
     def compute(self, given: Tensor) -> Tensor:
-        """Return what the program makes of an input.
+        """Return the program's output of the layer for an input.
 
         Args:
-            given: what its input was before it was rounded.
+            given: the input before rounding.
         """
         known: dict[Node, Any] = {self.source: given}
         with torch.no_grad():
@@ -68,7 +68,7 @@ class Layer:
         return found
 
     def step(self, expected: Tensor) -> float:
-        """Return how far two runtimes may be apart: one step, or the order of sums.
+        """Return the difference that two runtimes may have: one step, or the order of sums.
 
         Args:
             expected: the layer's output.
@@ -79,7 +79,7 @@ class Layer:
             return self.output_scale + sums
         if self.input_scale is None:
             return sums
-        # One input that is rounded the other way moves an output by a step times its weight.
+        # An input that rounds the other way moves an output by one step times its weight.
         weight: Tensor = self._value(self.weight, {})
         return self.input_scale * float(weight.abs().max()) + sums
 
@@ -97,10 +97,10 @@ class Layer:
 
 
 def layers_of(program: ExportedProgram) -> tuple[Layer, ...]:
-    """Return the operators whose weight a program stores as integers.
+    """Return the operators whose weights a program stores as integers.
 
     Args:
-        program: the session as one graph.
+        program: the session's exported program.
     """
     return tuple(_layers(program))
 
@@ -138,7 +138,7 @@ def _layers(program: ExportedProgram) -> Iterator[Layer]:
 
 def _module_of(node: Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
-    # A module that is called again has its name with @ and a number.
+    # A second call of a module is named with @ and a number.
     return str(stack[-1][0]).partition("@")[0] or node.name
 
 

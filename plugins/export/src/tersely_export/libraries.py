@@ -1,4 +1,4 @@
-"""The libraries that a format needs, looked for before anything is computed."""
+"""Checking that the libraries of a format are installed before anything is computed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import tersely
 
 
 def need_libraries(format: str, *names: str) -> None:
-    """Refuse to go on where a library of a format is missing.
+    """Raise an error if a library of a format is missing.
 
     Args:
-        format: the format, which is the name of its extra too.
-        names: the libraries as they are imported.
+        format: the format, which is also the name of its extra.
+        names: the import names of the libraries.
 
     Raises:
         MissingExtraError: one is not installed.

@@ -1,4 +1,4 @@
-"""Tensors that a model has under several names, of which files keep one."""
+"""Names of tensors: files keep one of the names of a tied tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tersely
 
 
 def first_names(model: nn.Module) -> Mapping[str, str]:
-    """Return, for each further name of a tensor, the first one.
+    """Return each further name of a tensor -> the first one.
 
     Args:
         model: the session's model.
@@ -29,7 +29,7 @@ def first_names(model: nn.Module) -> Mapping[str, str]:
 
 
 def kept_floats(source: tersely.ExportSource) -> list[str]:
-    """Return the names of a session's other tensors, one for each.
+    """Return the names of the tensors that are not quantized, one for each tensor.
 
     Args:
         source: the session.
@@ -49,7 +49,7 @@ def module_of(source: tersely.ExportSource, name: str) -> nn.Module:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return the name of a tensor's module, and its own.
+    """Return the name of a tensor's module, and its name in the module.
 
     Args:
         name: the full name.

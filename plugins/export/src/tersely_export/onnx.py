@@ -11,10 +11,10 @@ from torch import nn
 
 import tersely
 from tersely.contracts import IntegerWeight, RunsExport
+from tersely_export.for_onnx.overflow import warn_of_overflow
 from tersely_export.grids import grid_of
 from tersely_export.libraries import need_libraries
 from tersely_export.names import module_of
-from tersely_export.overflow import warn_of_overflow
 
 _LARGEST_UNSIGNED = 255
 _MATRIX = 2
@@ -26,15 +26,15 @@ class Onnx(RunsExport):
     """Writes the session's program as ONNX; the check runs it in onnxruntime.
 
     Attributes:
-        opset: the version of the operators; 23 has attention as one operator.
-        accuracy_level: what onnxruntime multiplies blocks of 4 bits in when the file is checked:
-            0 whatever is fastest, 1 float32, 4 int8. It is a setting of the session that runs
-            the file, ``session.qdq_matmulnbits_accuracy_level``, and no part of it.
-        external_data: whether weights lie in a file of their own, as above 2 GB they always do.
-        least_cosine: how alike the outputs of onnxruntime and of the session have to be.
-        exact_sums: whether the file is checked with sums that cannot overflow on processors
-            without VNNI. It is a setting of the session that runs the file,
-            ``session.x64quantprecision``, and no part of it.
+        opset: the version of the operators; version 23 has an attention operator.
+        accuracy_level: the type in which onnxruntime multiplies blocks of 4 bits when the file is
+            checked: 0 the fastest, 1 float32, 4 int8. It is a setting of the session that runs the
+            file, ``session.qdq_matmulnbits_accuracy_level``, not a part of the file.
+        external_data: whether weights are stored in a separate file, as they always are above 2 GB.
+        least_cosine: the least cosine between the outputs of onnxruntime and of the session.
+        exact_sums: whether the check uses sums that cannot overflow on processors without VNNI. It
+            is a setting of the session that runs the file, ``session.x64quantprecision``, not a
+            part of the file.
     """
 
     opset: int = 21
@@ -44,11 +44,11 @@ class Onnx(RunsExport):
     exact_sums: bool = False
 
     def __attrs_post_init__(self) -> None:
-        """Look for the libraries before anything is computed."""
+        """Check that the libraries are installed before anything is computed."""
         need_libraries("onnx", *_LIBRARIES)
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return the targets that ONNX has no type or operator for.
+        """Return the targets for which ONNX has no type or operator.
 
         Args:
             source: the session.
@@ -62,8 +62,8 @@ class Onnx(RunsExport):
             source: the session.
             path: the file.
         """
-        # Late: what merely asks for refusals, as a job does at its start, needs no ONNX.
-        from tersely_export.onnx_model import make_model, save_model
+        # Late: asking for refusals, as a job does at its start, needs no ONNX.
+        from tersely_export.for_onnx.model import make_model, save_model
 
         if not self.exact_sums:
             warn_of_overflow(source)
@@ -74,17 +74,17 @@ class Onnx(RunsExport):
         return save_model(model, path, is_external=self.external_data)
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
-        """Compare integers bit for bit, every quantized layer, and the outputs.
+        """Compare integers bit for bit, and outputs of every quantized layer and of the model.
 
         Args:
             source: the session.
             path: the file.
 
         Raises:
-            ExportError: the file holds other integers, or onnxruntime computes something else.
+            ExportError: the file holds other integers, or onnxruntime's outputs differ.
         """
         # Late, for the same reason.
-        from tersely_export.onnx_round_trip import check_model
+        from tersely_export.for_onnx.round_trip import check_model
 
         return check_model(
             source,
@@ -95,14 +95,14 @@ class Onnx(RunsExport):
         )
 
     def load(self, path: Path, *, threads: int) -> Callable[..., object]:
-        """Return what runs a written model in onnxruntime.
+        """Return a function that runs a written model in onnxruntime.
 
         Args:
             path: the file.
-            threads: how many threads it computes with.
+            threads: the number of its threads.
         """
         # Late, for the same reason.
-        from tersely_export.onnx_session import as_module, open_session
+        from tersely_export.for_onnx.session import as_module, open_session
 
         session = open_session(
             path, self.accuracy_level, exact_sums=self.exact_sums, threads=threads
@@ -145,7 +145,7 @@ def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
 def _has_operator(weight: IntegerWeight) -> bool:
     size, shape = grid_of(weight).size, weight.values.shape
     cut = [one for one, length in zip(size, shape, strict=True) if one != length]
-    # Of a matrix also runs: every index of one dimension is apart, and the other is in blocks.
+    # In a matrix, runs are also possible: every index of one dimension, and blocks of the other.
     is_runs = len(shape) == len(cut) == _MATRIX and 1 in cut
     return not cut or cut == [1] or is_runs
 

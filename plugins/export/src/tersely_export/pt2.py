@@ -13,10 +13,10 @@ from tersely_export.agreement import compare, tensors_of
 
 
 class Pt2(RunsExport):
-    """Writes what `torch.export.save` writes; the check loads it again and runs it."""
+    """Writes with `torch.export.save`; the check loads the file and runs it."""
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return nothing: the file holds whatever a program holds."""
+        """Return nothing: the file can hold every exported program."""
         return ()
 
     def write(self, source: tersely.ExportSource, path: Path) -> Sequence[Path]:
@@ -38,7 +38,7 @@ class Pt2(RunsExport):
             path: the file.
 
         Raises:
-            ExportError: it holds other integers, or computes something else.
+            ExportError: it holds other integers, or its outputs differ.
         """
         with path.open("rb") as stream:
             loaded = torch.export.load(stream)
@@ -58,11 +58,11 @@ class Pt2(RunsExport):
         return {"integer_weights_equal": len(source.integers), **agreement}
 
     def load(self, path: Path, *, threads: int) -> Callable[..., object]:  # PyTorch's
-        """Return what runs a written program: a module, with PyTorch's own number of threads.
+        """Return a module that runs a written program, with PyTorch's own number of threads.
 
         Args:
             path: the file.
-            threads: how many threads the caller computes with.
+            threads: the number of PyTorch's threads, which the caller has set.
         """
         with path.open("rb") as stream:
             module: Callable[..., object] = torch.export.load(stream).module()

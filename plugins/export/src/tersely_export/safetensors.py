@@ -1,6 +1,6 @@
-"""Safetensors with packed integers and without zeros, described so that any reader can use them.
+"""Safetensors with packed integers and without masked zeros, described in the metadata.
 
-What lies in the file, for a weight ``w`` of n elements, and how the metadata calls it:
+The tensors of a weight ``w`` of n elements, as the metadata describes them:
 
     ==============  =========================  =================================================
     tensor          shape, type                where
@@ -17,7 +17,7 @@ What lies in the file, for a weight ``w`` of n elements, and how the metadata ca
                                                one tensor (experts, inputs)
     ==============  =========================  =================================================
 
-With zeros left out, n is the number of elements that are kept.
+If zeros are left out, n is the number of elements that are kept.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ _PIECE = 1 << 18
 
 @attrs.frozen
 class Safetensors:
-    """Writes every weight as small as it is; the check reads all of them with NumPy alone.
+    """Writes weights in their own bits; the check reads all of them with NumPy alone.
 
     Attributes:
-        shard_bytes: bytes of tensors in one file.
+        shard_bytes: the most bytes of tensors in one file.
     """
 
     shard_bytes: int = LARGEST_SHARD
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return masked inputs and outputs; integers of any type and blocks have their place.
+        """Return masked inputs and outputs; the format holds integers of any type and blocks.
 
         Args:
             source: the session.
@@ -69,7 +69,7 @@ class Safetensors:
 
         Args:
             source: the session.
-            path: the file, or the name that shards and their index begin with.
+            path: the file, or the prefix of the names of shards and their index.
         """
         tensors: list[StoredTensor] = []
         entries: dict[str, object] = {}
@@ -101,7 +101,7 @@ class Safetensors:
             path: the file.
 
         Raises:
-            ExportError: another tensor is read.
+            ExportError: a tensor differs.
         """
         stored = read_stored(path)
         size = 0
@@ -120,13 +120,13 @@ class Safetensors:
 
 
 def _need_equal(name: str, stored: StoredWeights, expected: Tensor) -> None:
-    # Not as numpy.ascontiguousarray, which gives numbers a dimension.
+    # Not numpy.ascontiguousarray, which adds a dimension to scalars.
     if not _is_equal(torch.from_numpy(numpy.asarray(stored[name], order="C")), expected.cpu()):
         raise tersely.ExportError("another tensor was read back", target=name)
 
 
 def _is_equal(found: Tensor, expected: Tensor) -> bool:
-    """Compare two tensors by value, whatever their types, without copies of their size."""
+    """Compare two tensors of any types by value, without copies of their size."""
     if found.shape != expected.shape:
         return False
     pairs = found.reshape(-1), expected.reshape(-1)
@@ -248,12 +248,12 @@ def _is_smaller(value: Tensor, kept: int, bits: int) -> bool:
 
 
 def _is_kept(weight: IntegerWeight) -> Tensor:
-    """Return which integers stand for another value than zero, bool, the weight's shape."""
+    """Return which integers do not stand for zero, bool, the weight's shape."""
     values = weight.values
     if values.dtype.is_floating_point:
         return values.float() != 0
     zero_point = _laid_out(weight, weight.qparams.zero_point)
-    # In blocks, so that no zero point is repeated for its block.
+    # In blocks, so that zero points broadcast instead of being repeated.
     shape, counts = values.shape, zero_point.shape
     split = [part for n, m in zip(shape, counts, strict=True) for part in (m, n // m)]
     apart = zero_point.reshape([part for m in counts for part in (m, 1)])
@@ -261,12 +261,12 @@ def _is_kept(weight: IntegerWeight) -> Tensor:
 
 
 def _laid_out(weight: IntegerWeight, part: Tensor) -> Tensor:
-    # As many dimensions as the weight, also where one scale is for all of it.
+    # As many dimensions as the weight, even with a single scale.
     return part.reshape((1,) * (weight.values.ndim - part.ndim) + tuple(part.shape))
 
 
 def _chosen(value: Tensor, kept: Tensor) -> Tensor:
-    # float8 has no kernel for masks everywhere.
+    # Not every device has a kernel for masks of float8.
     if value.dtype.itemsize == 1:
         return value.view(torch.uint8)[kept].view(value.dtype)
     return value[kept]

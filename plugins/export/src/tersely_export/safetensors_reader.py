@@ -1,4 +1,4 @@
-"""A reader of what the format ``safetensors`` holds: with NumPy and without torch."""
+"""A reader of files of the format ``safetensors``, with NumPy and without torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 """The version of the description in the metadata."""
 
 _PIECE = 1 << 18
-"""Numbers rounded at a time, which takes several times their memory."""
+"""Numbers rounded at a time, since rounding takes several times their memory."""
 
 _TYPES = {
     "BOOL": "?",
@@ -31,18 +31,18 @@ _TYPES = {
     "F8_E4M3": "u1",
     "F8_E5M2": "u1",
 }
-"""How NumPy reads the types of safetensors; the last three have no type of NumPy."""
+"""The NumPy types that read those of safetensors; NumPy lacks the last three."""
 
 
 class StoredWeights(Mapping[str, numpy.ndarray]):
-    """The tensors of a file by their names in the model, each read when it is asked for.
+    """The tensors of a file by their names in the model, each read on access.
 
-    A value is what the model computes with: dequantized, with its zeros, under every name of a
-    tied tensor. bfloat16 and float8 are float32.
+    Values are those that the model computes with: dequantized, with zeros, under every name of a
+    tied tensor. bfloat16 and float8 become float32.
 
     Args:
         places: stored name -> its file, and its entry in the header of that file.
-        description: what the metadata says of them.
+        description: their description in the metadata.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
         self._entries: Mapping[str, Mapping[str, Any]] = description["tensors"]
         self._tied: Mapping[str, str] = description["tied"]
         self.activations: tuple[Mapping[str, Any], ...] = tuple(description["activations"])
-        """How inputs and outputs are quantized, as the metadata says it."""
+        """How inputs and outputs are quantized, according to the metadata."""
 
     def __getitem__(self, name: str) -> numpy.ndarray:
         name = self._tied.get(name, name)
@@ -67,7 +67,7 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
             levels = self._read(entry["levels"]).astype(precise)[values]
         else:
             levels = values.astype(precise)
-        # By blocks, and in place: no second array has the weight's size.
+        # By blocks and in place, without a second array of the weight's size.
         blocks = levels.reshape(_split(levels.shape, self._read(entry["scale"]).shape))
         if "zero_point" in entry:
             blocks -= self._by_block(entry["zero_point"]).astype(precise)
@@ -76,7 +76,7 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
         if entry.get("input_scale_divides") == "weight":
             factors, shape = self._read(entry["input_scale"]), [1] * found.ndim
             shape[entry["input_dim"]] = -1
-            shape[0] = len(factors) if factors.ndim > 1 else shape[0]  # those of each expert
+            shape[0] = len(factors) if factors.ndim > 1 else shape[0]  # the factors of each expert
             found = _rounded(found / factors.reshape(shape), entry["dtype"])
         return found
 
@@ -91,7 +91,7 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
         return sum(1 for _ in self)
 
     def integers(self, name: str) -> numpy.ndarray:
-        """Return the integers of a quantized weight, or another tensor as it is.
+        """Return the integers of a quantized weight, or any other tensor as it is.
 
         Args:
             name: its name in the model.
@@ -116,7 +116,7 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
         return found
 
     def size_of(self, name: str) -> int:
-        """Return the bytes that a tensor takes in the file, with scales and all.
+        """Return the bytes of a tensor in the file, including scales and everything else.
 
         Args:
             name: its name in the model.
@@ -152,13 +152,13 @@ class StoredWeights(Mapping[str, numpy.ndarray]):
 
 
 def read_stored(path: Path) -> StoredWeights:
-    """Open what the format ``safetensors`` wrote.
+    """Open a file of the format ``safetensors``.
 
     Args:
-        path: the file; of shards, the index or the path that was asked for, where no file is.
+        path: the file; for shards, the index or the path that was given to the export.
 
     Raises:
-        ValueError: nothing says how its tensors are stored, or a later version does.
+        ValueError: the file does not describe its tensors, or is of a later version.
     """
     path = Path(path)
     index = path if path.suffix == ".json" else path.with_name(f"{path.name}.index.json")
@@ -188,7 +188,7 @@ def read_stored(path: Path) -> StoredWeights:
 
 
 def _split(shape: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """Return a shape whose dimensions are each split into blocks and what is in a block."""
+    """Return a shape in which each dimension is split into (blocks, length of a block)."""
     return [
         part
         for length, count in zip(shape, counts, strict=True)

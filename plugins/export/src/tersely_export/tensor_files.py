@@ -1,7 +1,7 @@
-"""Safetensors files written one tensor at a time, in as many shards as their size asks for.
+"""Safetensors files, written one tensor at a time and in shards if they are large.
 
-A model that is larger than the memory left beside it is exported so: the header is made of names,
-types and shapes alone, and each tensor is computed when its turn comes.
+This exports models that do not fit into memory twice: the header needs only names, types and
+shapes, and each tensor is computed when it is written.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ TYPES = {
     torch.float32: "F32",
     torch.float64: "F64",
 }
-"""What safetensors calls the types of tensors."""
+"""The names of types in safetensors."""
 
 LARGEST_SHARD = 5 * 10**9
-"""Bytes of tensors in one file, unless it is said otherwise."""
+"""The most bytes of tensors in one file, by default."""
 
 _ALIGNMENT = 8
 _DIGITS = 8
@@ -40,13 +40,13 @@ _DIGITS = 8
 
 @attrs.frozen(eq=False)
 class StoredTensor:
-    """A tensor that is written when its turn comes.
+    """A tensor that is computed when it is written.
 
     Attributes:
         name: its name in the file.
         dtype: its type.
         shape: its shape.
-        make: returns it, on any device.
+        make: returns the tensor, on any device.
     """
 
     name: str
@@ -56,7 +56,7 @@ class StoredTensor:
 
     @classmethod
     def of(cls, name: str, tensor: Tensor) -> StoredTensor:
-        """Return a tensor that is there already.
+        """Return the entry of an existing tensor.
 
         Args:
             name: its name in the file.
@@ -66,7 +66,7 @@ class StoredTensor:
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its size in bytes."""
         count = self.dtype.itemsize
         for length in self.shape:
             count *= length
@@ -81,20 +81,20 @@ def write_shards(
     metadata: Mapping[str, str] | None = None,
     is_apart: bool = True,
 ) -> list[Path]:
-    """Write tensors into one file, or into several with an index, as Transformers names them.
+    """Write tensors into one file, or into several with an index, named as in Transformers.
 
     Args:
         tensors: the tensors, in the order in which they are written.
-        path: the file; of several, ``model.safetensors`` becomes
+        path: the file; if there are several, ``model.safetensors`` becomes
             ``model-00001-of-00003.safetensors``, and the index ``model.safetensors.index.json``.
-        largest: bytes of tensors in one file; one tensor that is larger has a file of its own.
-        metadata: texts for the header.
+        largest: the most bytes of tensors in one file; a larger tensor gets its own file.
+        metadata: the metadata in the header.
         is_apart: whether the files have a folder of their own, which is replaced as a whole.
-            Elsewhere shards are named by what they hold, so that a new one never takes the place of
-            what an old index refers to: ``model-00001-of-00003.1f2e3d4c.safetensors``.
+            Otherwise the names of shards include a digest, so that a new shard never replaces one
+            to which an old index refers: ``model-00001-of-00003.1f2e3d4c.safetensors``.
 
     Returns:
-        The files, the index first where there is one.
+        The files, the index first if there is one.
     """
     shards = list(_shards(tensors, largest))
     known = {"format": "pt", **(metadata or {})}
@@ -118,12 +118,12 @@ def write_shards(
 
 
 def shard_files(path: Path) -> Mapping[str, Path]:
-    """Return the file of each tensor of what `write_shards` wrote.
+    """Return the file of each tensor that `write_shards` wrote.
 
     Args:
-        path: the file that it was asked for.
+        path: the path that was given to it.
     """
-    from safetensors import safe_open  # needed by the check alone
+    from safetensors import safe_open  # only needed by the check
 
     index = path.with_name(f"{path.name}.index.json")
     if index.exists():
@@ -146,7 +146,7 @@ def _shards(tensors: Sequence[StoredTensor], largest: int) -> Iterator[list[Stor
 
 
 def _write(tensors: Sequence[StoredTensor], path: Path, metadata: Mapping[str, str]) -> str:
-    """Write one file and return the digest of what it holds."""
+    """Write one file and return the digest of its content."""
     digest = hashlib.sha256()
     # Large items first keep every tensor aligned, as the format's own writer does.
     ordered = sorted(tensors, key=lambda one: -one.dtype.itemsize)

@@ -1,4 +1,4 @@
-"""A state dict of torchao's own tensors, which bring its kernels to PyTorch's own layers."""
+"""A state dict of torchao's tensors, with which PyTorch's layers use torchao's kernels."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely_export.libraries import need_libraries
-from tersely_export.masks import refused_masks
-from tersely_export.names import first_names, kept_floats
-from tersely_export.torchao_schemes import (
+from tersely_export.for_torchao.schemes import (
     as_ours,
     inputs_of,
     refused_activations,
     refused_weights,
     static_inputs,
 )
+from tersely_export.libraries import need_libraries
+from tersely_export.masks import refused_masks
+from tersely_export.names import first_names, kept_floats
 
 
 @attrs.frozen
 class Torchao:
-    """Writes what `torch.load` reads; the check runs every layer and the model with it.
+    """Writes a file for `torch.load`; the check runs every layer and the model with it.
 
     Attributes:
-        least_cosine: how alike the outputs of torchao and of the session have to be.
+        least_cosine: the least cosine between the outputs of torchao and of the session.
     """
 
     least_cosine: float = 0.98
 
     def __attrs_post_init__(self) -> None:
-        """Look for the library before anything is computed."""
+        """Check that the library is installed before anything is computed."""
         need_libraries("torchao", "torchao")
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return what torchao has no tensor for.
+        """Return the targets for which torchao has no tensor.
 
         Args:
             source: the session.
@@ -58,8 +58,8 @@ class Torchao:
             source: the session.
             path: the file.
         """
-        # Late: what merely asks for refusals, as a job does at its start, needs no torchao.
-        from tersely_export.torchao_tensors import dimensions_of_inputs, make_tensor
+        # Late: asking for refusals, as a job does at its start, needs no torchao.
+        from tersely_export.for_torchao.tensors import dimensions_of_inputs, make_tensor
 
         source.tell("make torchao's tensors")
         state: dict[str, Tensor] = {name: source.floats[name] for name in kept_floats(source)}
@@ -79,16 +79,16 @@ class Torchao:
         return [path]
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
-        """Load the tensors, compare their integers, and run each layer and the model with them.
+        """Load the tensors, and compare their integers, each layer's outputs and the model's.
 
         Args:
             source: the session.
             path: the file.
 
         Raises:
-            ExportError: another weight is read, or torchao computes something else.
+            ExportError: a weight differs, or torchao's outputs differ.
         """
         # Late, as in `write`.
-        from tersely_export.torchao_round_trip import check_state
+        from tersely_export.for_torchao.round_trip import check_state
 
         return check_state(source, path, least_cosine=self.least_cosine)

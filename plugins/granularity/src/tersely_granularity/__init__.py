@@ -40,7 +40,7 @@ N_OF_M: Mapping[str, Any] = {
 """Every spelling of N:M sparsity."""
 
 GROUP: Mapping[str, Any] = {
-    "description": "How many neighbours along the input dimension share one decision.",
+    "description": "The number of neighbours along the input dimension that share one decision.",
     "type": "object",
     "properties": {"group": {"type": "integer", "minimum": 1}},
     "required": ["group"],
@@ -52,7 +52,7 @@ GROUP: Mapping[str, Any] = {
 
 @tersely.hookimpl
 def tersely_granularities() -> Sequence[tersely.GranularityInfo]:
-    """Return the granularities this package provides."""
+    """Return the granularities of this package."""
     return [
         tersely.GranularityInfo(
             name="in_channel",

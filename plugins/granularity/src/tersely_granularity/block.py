@@ -15,12 +15,12 @@ BlockList: TypeAlias = Sequence[int | Sequence[int] | Padding]
 
 @attrs.frozen
 class Sizes:
-    """A block list, taken apart.
+    """The parts of a block list.
 
     Attributes:
-        given: the sizes as written.
-        padding: where dimensions that were not written go.
-        fill: their size.
+        given: the sizes, as written.
+        padding: where missing dimensions are added.
+        fill: the size of missing dimensions.
     """
 
     given: tuple[int, ...]
@@ -33,7 +33,7 @@ class Block:
 
     Args:
         value: sizes, padded in front with 1 up to the tensor's rank; or a list of the sizes,
-            ``front`` or ``back``, and the size to pad with, of which the last two may be left out.
+            ``front`` or ``back``, and the size to pad with, the last two of which are optional.
     """
 
     def __init__(self, *, value: BlockList) -> None:
@@ -67,7 +67,7 @@ class Block:
 
 
 def read_sizes(value: BlockList) -> Sizes:
-    """Take a block list apart.
+    """Return the parts of a block list.
 
     Args:
         value: any spelling the schema accepts.

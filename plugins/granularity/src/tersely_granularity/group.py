@@ -11,14 +11,14 @@ class Group:
     """The granularity ``{"group": 128}``.
 
     Args:
-        value: ``group``, the number of neighbours in a group.
+        value: ``group``: the number of neighbours in a group.
     """
 
     def __init__(self, *, value: Mapping[str, int]) -> None:
         self.length = value["group"]
 
     def blocks(self, shape: tuple[int, ...], target: tersely.TargetPlan) -> tersely.Blocks:
-        """Cut every output channel into groups of inputs.
+        """Divide every output channel into groups of inputs.
 
         Args:
             shape: the tensor's shape; for an input or output with the batch in dimension 0.
@@ -28,7 +28,7 @@ class Group:
             The group's length in the input dimension, 1 in the output dimension and -1 elsewhere.
 
         Raises:
-            ValueError: there is no input dimension, or groups do not divide it.
+            ValueError: there is no input dimension, or its length is no multiple of the group.
         """
         rank = len(shape)
         is_activation = target.kind in ("input", "output")

@@ -11,7 +11,7 @@ class InChannel:
     """The granularity ``in_channel``."""
 
     def blocks(self, shape: tuple[int, ...], target: tersely.TargetPlan) -> tersely.Blocks:
-        """Keep dimension 1 apart and everything else together.
+        """Return one block for each index of dimension 1.
 
         Args:
             shape: the tensor's shape.

@@ -50,7 +50,7 @@ class NOfM:
                 f'"{self.value}" needs a multiple of {self.run} neighbours, and dimension {dim} of '
                 f"{target.name} has {shape[dim]} (shape {list(shape)})"
             )
-        # The batch is one: a mask cannot depend on which samples come together.
+        # The batch is one block: a mask cannot depend on which samples form a batch.
         batch = (-1,) if is_activation else ()
         size = batch + (1,) * (rank - len(batch))
         scope = tuple(self.run if at == dim else entry for at, entry in enumerate(size))

@@ -11,7 +11,7 @@ class OutChannel:
     """The granularity ``out_channel``."""
 
     def blocks(self, shape: tuple[int, ...], target: tersely.TargetPlan) -> tersely.Blocks:
-        """Keep dimension 0 apart and everything else together.
+        """Return one block for each index of dimension 0.
 
         Args:
             shape: the tensor's shape.

@@ -9,13 +9,13 @@ class PerChannel:
     """The granularity ``per_channel``."""
 
     def blocks(self, shape: tuple[int, ...], target: tersely.TargetPlan) -> tersely.Blocks:
-        """Keep the channel dimension apart and everything else together.
+        """Return one block for each channel.
 
-        Channels of an activation lie in dimension 1 after convolutions, normalisations of
-        channels and pooling, and in the last dimension elsewhere. Output channels of a weight lie
-        in dimension 0, for transposed convolutions and embeddings in 1; a vector has one dimension.
-        A quantized weight of a grouped transposed convolution, (inputs, outputs / groups, ...), has
-        one block for each output channel, too.
+        The channel dimension of an activation is 1 after convolutions, channel norms and pooling,
+        and the last one elsewhere. Output channels of a weight are in dimension 0, for transposed
+        convolutions and embeddings in dimension 1; a vector has one dimension. A quantized weight
+        of a grouped transposed convolution, (inputs, outputs / groups, ...), also has one block for
+        each output channel.
 
         Args:
             shape: the tensor's shape; for an input or output with the batch in dimension 0.

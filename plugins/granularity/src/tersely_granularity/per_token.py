@@ -10,11 +10,11 @@ class PerToken:
 
     Yao et al., ZeroQuant: Efficient and Affordable Post-Training Quantization for Large-Scale
     Transformers, NeurIPS 2022, section 4.1. Every sample and every position has a scale of its own,
-    so it is for scales that are computed at every call; masks are shared by samples.
+    so this is for scales that are computed at every call; all samples share one mask.
     """
 
     def blocks(self, shape: tuple[int, ...], target: tersely.TargetPlan) -> tersely.Blocks:
-        """Keep everything but the last dimension apart.
+        """Return one block for each row along the last dimension.
 
         Args:
             shape: the activation's shape, with the batch in dimension 0.

@@ -1,4 +1,4 @@
-"""Accelerate: a session in a loop of your own that an Accelerator runs."""
+"""Accelerate: a session in your own loop with an Accelerator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tersely_integrations.running import (
 
 
 class Compression:
-    """A session beside an Accelerator: its loss, its steps, and its place in saved states."""
+    """A session with an Accelerator: its loss, its steps, and its part of saved states."""
 
     def __init__(
         self,
@@ -37,18 +37,19 @@ class Compression:
         """Take a session, or a recipe to attach now; before or after ``accelerator.prepare``.
 
         Args:
-            accelerator: the loop's accelerator; ``save_state`` and ``load_state`` then take the
-                session with them.
+            accelerator: the loop's accelerator; ``save_state`` and ``load_state`` then include the
+                session.
             source: a session, or a recipe, its data or file, or a plan.
-            model: the model to attach to, wrapped or not, where ``source`` is not a session.
-            teacher: the teacher, where ``source`` is not a session.
+            model: the model to attach to, wrapped or not, if ``source`` is not a session.
+            teacher: the teacher, if ``source`` is not a session.
             prepare: called with a session that was attached here; None for algorithms that
                 compress after training.
             calibration: returns the batches to calibrate with; called before ``prepare``, and again
-                where a restored session has stages that are still to come.
-            mask: which positions of a calibration batch are data, where it is not its
-                ``attention_mask``; see `tersely.Session.calibrate`.
-            restore: whether ``load_state`` restores the session; False when you loaded it yourself.
+                if a restored session has stages that have not begun.
+            mask: which positions of a calibration batch are data, if its ``attention_mask`` does
+                not tell; see `tersely.Session.calibrate`.
+            restore: whether ``load_state`` restores the session; False if you have loaded it
+                yourself.
         """
         self._accelerator = accelerator
         self._running = RunningSession(
@@ -66,16 +67,17 @@ class Compression:
 
     @property
     def session(self) -> tersely.Session:
-        """The session; ``load_state`` puts another in its place."""
+        """The session; ``load_state`` replaces it."""
         return self._running.session
 
     def total_loss(self, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any) -> Tensor:
-        """Return what ``accelerator.backward`` takes: the loss with what the session adds.
+        """Return the loss for ``accelerator.backward``: the task loss and the session's.
 
         Args:
             task_loss: 0-dim, your own loss.
-            *args: the teacher's positional arguments; without any the teacher is not run.
-            batch: the batch, for losses that ask for its labels or the indices of its samples.
+            *args: the teacher's positional arguments; without any arguments, the teacher does not
+                run.
+            batch: the batch, for losses that need its labels or the indices of its samples.
             **kwargs: the teacher's keyword arguments.
         """
         return self._running.total_loss(task_loss, *args, batch=batch, **kwargs)
@@ -89,12 +91,12 @@ class Compression:
             self._running.step(is_skipped=self._accelerator.optimizer_step_was_skipped)
 
     def parameters(self) -> Iterator[Tensor]:
-        """Return what algorithms learn, for your optimizer; see `tersely.Session.parameters`."""
+        """Return the learned tensors, for your optimizer; see `tersely.Session.parameters`."""
         self._is_handed_over = True
         return self.session.parameters()
 
     def finalize(self) -> nn.Module:
-        """Bake the result in and return the model; see `tersely.Session.finalize`."""
+        """Finalize the session and return the model; see `tersely.Session.finalize`."""
         return self._running.finalize()
 
     def _save(self, models: object, weights: object, folder: str) -> None:
@@ -104,8 +106,8 @@ class Compression:
     def _load(self, models: object, folder: str) -> None:
         if self._is_handed_over:
             raise tersely.SessionError(
-                "load_state() replaces the session, and your optimizer has tensors of the one that "
-                "is there; begin with tersely.load_session(model, checkpoint / 'tersely'), take "
+                "load_state() replaces the session, and your optimizer has tensors of the current "
+                "one; begin with tersely.load_session(model, checkpoint / 'tersely'), take "
                 "its parameters, and give it with restore=False"
             )
         self._running.load(folder)

@@ -1,4 +1,4 @@
-"""Lightning: a callback that runs a session, and the loss that a training step returns."""
+"""Lightning: a callback that runs a session, and the loss for a training step."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class TerselyCallback(pl.Callback):
         Args:
             source: a session of the module or of a part of it; or a recipe, its data or file, or a
                 plan, for the module.
-            teacher: the teacher, where ``source`` is not a session.
+            teacher: the teacher, if ``source`` is not a session.
             prepare: called once with a session that was attached here and not resumed; None for
                 algorithms that compress after training.
             calibration: returns the batches to calibrate with; called before ``prepare``, and again
-                where a resumed session has stages that are still to come.
-            mask: which positions of a calibration batch are data, where it is not its
-                ``attention_mask``; see `tersely.Session.calibrate`.
+                if a resumed session has stages that have not begun.
+            mask: which positions of a calibration batch are data, if its ``attention_mask`` does
+                not tell; see `tersely.Session.calibrate`.
             finalize: whether to finalize the session when fitting ends.
         """
         super().__init__()
@@ -60,32 +60,32 @@ class TerselyCallback(pl.Callback):
 
     @property
     def session(self) -> tersely.Session:
-        """The session; resuming and loading a checkpoint put another in its place."""
+        """The session; resuming and loading a checkpoint replace it."""
         return self._running.session
 
     def total_loss(self, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any) -> Tensor:
-        """Return the task loss with what the session adds; see the function of this name.
+        """Return the task loss and the session's; see the function of this name.
 
         Args:
             task_loss: 0-dim.
             *args: the teacher's positional arguments.
-            batch: the batch, for losses that ask for its labels or the indices of its samples.
+            batch: the batch, for losses that need its labels or the indices of its samples.
             **kwargs: the teacher's keyword arguments.
         """
         return self._running.total_loss(task_loss, *args, batch=batch, **kwargs)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Attach before a checkpoint is loaded, also to test, and before a strategy wraps it.
+        """Attach before a checkpoint is loaded, even to test, and before a strategy wraps it.
 
-        Until it is compressed, an attached module computes what it did before.
+        Until it is compressed, an attached module computes the same as before.
         """
         self._running.attach(pl_module)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compress, unless a checkpoint brought what is in force.
+        """Compress, unless a checkpoint has masks or scales.
 
         Raises:
-            SessionError: a callback averages weights in a copy that was made before.
+            SessionError: a callback averages weights in an earlier copy.
         """
         self._running.prepare()
         for callback in getattr(trainer, "callbacks", ()):
@@ -94,13 +94,13 @@ class TerselyCallback(pl.Callback):
                     _need_alike(value.module, pl_module, type(callback).__name__)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note how many optimizer steps a checkpoint has made already."""
+        """Note the number of optimizer steps of the checkpoint."""
         self._optimizer_steps = trainer.global_step
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: object
     ) -> None:
-        """Note the loss scale, which falls when the step that comes is skipped."""
+        """Note the loss scale, which falls if the next step is skipped."""
         self._scale = _loss_scale(trainer)
 
     def on_train_batch_end(
@@ -111,7 +111,7 @@ class TerselyCallback(pl.Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Step when this batch made an optimizer step; gradients are still there."""
+        """Step after a batch with an optimizer step; gradients are not cleared yet."""
         if trainer.global_step == self._optimizer_steps:
             return
         self._optimizer_steps = trainer.global_step
@@ -129,24 +129,24 @@ class TerselyCallback(pl.Callback):
         return self._running.state()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Continue from a checkpoint's state."""
         self._running.restore(state_dict)
 
 
 def total_loss(
     module: pl.LightningModule, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any
 ) -> Tensor:
-    """Return what a training step returns: the task loss with what the session adds.
+    """Return the loss for a training step: the task loss and the session's.
 
     Args:
-        module: the LightningModule, in whose trainer a `TerselyCallback` may be.
+        module: the LightningModule, whose trainer may have a `TerselyCallback`.
         task_loss: 0-dim, the module's own loss.
         *args: the teacher's positional arguments; not used without a teacher.
-        batch: the batch, for losses that ask for its labels or the indices of its samples.
+        batch: the batch, for losses that need its labels or the indices of its samples.
         **kwargs: the teacher's keyword arguments.
 
     Returns:
-        0-dim; the task loss itself outside of training and in a trainer without the callback, so
+        0-dim; the task loss alone outside of training and in a trainer without the callback, so
         that the module trains with and without compression.
     """
     callbacks = (one for one in module.trainer.callbacks if isinstance(one, TerselyCallback))
@@ -157,7 +157,7 @@ def total_loss(
 
 
 def _need_alike(average: nn.Module, module: nn.Module, name: str) -> None:
-    # Averages pair entries by their order, so a copy without masks would be averaged with them.
+    # Averaging pairs entries by their order, so a copy without masks would be averaged with them.
     theirs, ours = (
         [(key, one.shape) for key, one in model.state_dict().items()] for model in (average, module)
     )

@@ -14,18 +14,18 @@ from mlflow.tracking import MlflowClient
 import tersely
 
 OUTPUT_TAG = "tersely.output"
-"""The tag by which a resumed job finds its run again."""
+"""The tag by which a resumed job finds its run."""
 
 FILES = ("report.html", "report.json")
-"""The files of a job's output that are logged as artifacts where nothing else is asked for."""
+"""The files of a job's output that are logged as artifacts by default."""
 
-_BATCH = 1000  # metrics that a tracking server takes in one call
+_BATCH = 1000  # metrics that a tracking server accepts in one call
 _PARAMS = 100  # parameters
-_KEY, _LENGTH = 250, 6000  # characters of the name and of the value of one
+_KEY, _LENGTH = 250, 6000  # characters of the name and of the value of a parameter
 
 
 class MLflow:
-    """Logs what a session tells its observers as metrics of one run.
+    """Logs the numbers that a session reports to its observers as metrics of a run.
 
     Give it to `tersely.Session.add_observer`, and close it at the end.
     """
@@ -38,16 +38,16 @@ class MLflow:
         output: Path | None = None,
         files: Sequence[str] | None = None,
     ) -> None:
-        """Log into a run that exists.
+        """Log into an existing run.
 
-        A number of a step that the run has already is not logged again, so that a resumed training
-        leaves one curve.
+        Numbers of a step that the run already has are not logged again, so that a resumed training
+        has one curve.
 
         Args:
             run_id: the run's id.
-            tracking_uri: where runs are kept; MLflow's own setting by default.
-            output: a job's output, of which files are logged as artifacts when the run ends well.
-            files: these files and folders of it; the report by default, where there is one.
+            tracking_uri: where runs are stored; MLflow's own setting by default.
+            output: a job's output, whose files are logged as artifacts when the run succeeds.
+            files: the files and folders of it to log; by default the report, if there is one.
         """
         self._client = MlflowClient(tracking_uri=tracking_uri)
         self._run_id = run_id
@@ -79,7 +79,7 @@ class MLflow:
         """Log the files, and end the run.
 
         Args:
-            failed: whether it is marked as failed; no file is logged then.
+            failed: whether to mark it as failed, in which case no file is logged.
         """
         try:
             if self._output is not None and not failed:
@@ -116,12 +116,12 @@ def writer(
 
     Args:
         output: the job's output folder.
-        resumed_at: the step from which an interrupted run goes on, or None for a new run. The run
-            of MLflow that has the output folder in its tag is then continued.
+        resumed_at: the step from which an interrupted run continues, or None for a new run. The
+            MLflow run with the output folder in its tag is then continued.
         job: the job's document, whose values are logged as parameters.
         experiment: the experiment's name; created if there is none.
         name: the run's name; the output folder's by default.
-        tracking_uri: where runs are kept; MLflow's own setting by default.
+        tracking_uri: where runs are stored; MLflow's own setting by default.
         files: files and folders of the output that are logged as artifacts at the end; the report
             by default.
     """
@@ -142,7 +142,7 @@ def writer(
 
 
 def _params(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the values of a document, each with the keys that lead to it, joined by dots."""
+    """Yield the values of a document, each with its keys joined by dots."""
     if isinstance(value, Mapping) and value:
         parts = [(str(name), inner) for name, inner in value.items()]
     elif isinstance(value, Sequence) and any(isinstance(one, Mapping) for one in value):
@@ -152,12 +152,12 @@ def _params(value: object, key: str = "") -> Iterator[tuple[str, str]]:
         yield key[-_KEY:], text[:_LENGTH]
         return
     for name, inner in parts:
-        plain = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII)  # MLflow takes no others
+        plain = re.sub(r"[^\w\-. ]", "_", name, flags=re.ASCII)  # MLflow accepts no others
         yield from _params(inner, f"{key}.{plain}" if key else plain)
 
 
 def _latest(client: MlflowClient, experiment_id: str, output: str) -> str | None:
-    # Compared here: a filter of MLflow's has no way to write a quote inside of quotes.
+    # Compared here, since MLflow's filters cannot escape quotes.
     token: str | None = None
     while True:
         page = client.search_runs(

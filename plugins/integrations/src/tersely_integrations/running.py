@@ -1,4 +1,4 @@
-"""What the three integrations share: a session that begins, steps and resumes with a loop."""
+"""What the integrations share: a session that starts, steps and resumes with a training loop."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import tersely
 Source: TypeAlias = (
     tersely.Session | tersely.Plan | tersely.Recipe | Mapping[str, Any] | str | os.PathLike[str]
 )
-"""A session, or what `tersely.attach` makes one from."""
+"""A session, or a source from which `tersely.attach` makes one."""
 
 Prepare: TypeAlias = Callable[[tersely.Session], object]
-"""What makes a new session ready to train."""
+"""A function that prepares a new session for training."""
 
 Calibration: TypeAlias = Callable[[], Iterable[Any]]
 Mask: TypeAlias = str | Callable[[Any], Tensor | None]
-"""What returns the batches that `tersely.Session.calibrate` takes."""
+"""A function that returns the batches for `tersely.Session.calibrate`."""
 
 FOLDER = "tersely"
-"""Where a framework's checkpoint folder has the saved session."""
+"""The name of the saved session in a framework's checkpoint folder."""
 
 
 def compress(session: tersely.Session) -> None:
-    """Compress at once: with a schedule this is the state before its first update.
+    """Compress at once; with a schedule, this is the state before its first update.
 
     Args:
         session: a session that was just attached.
@@ -38,10 +38,10 @@ def compress(session: tersely.Session) -> None:
 
 
 class RunningSession:
-    """A session in a training loop; mutable because it begins late and is replaced by a saved one.
+    """A session in a training loop; mutable, since it starts late and may be replaced.
 
     Attributes:
-        is_prepared: whether nothing is left to do before the first step.
+        is_prepared: whether the session is ready for the first step.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class RunningSession:
         self._calibration = calibration
         self._mask = mask
         self._is_finalized = False
-        # Whoever has the session may have called its total_loss; whoever gave a recipe has not.
+        # A caller with a session may have used its total_loss; one with a recipe has not.
         self._needs_loss = not is_session
         self._has_loss = False
 
@@ -87,7 +87,7 @@ class RunningSession:
 
     @property
     def is_attached(self) -> bool:
-        """Whether there is a session that can still be stepped and saved."""
+        """Whether there is a session that can be stepped and saved."""
         return self._session is not None and not self._is_finalized
 
     def attach(self, model: nn.Module) -> None:
@@ -101,7 +101,7 @@ class RunningSession:
             self._session = tersely.attach(model, self._source, teacher=self._teacher)
 
     def prepare(self) -> None:
-        """Make a session that was attached here ready to train; after an error it is detached."""
+        """Prepare a session that was attached here for training; an error detaches it."""
         if self.is_prepared:
             return
         try:
@@ -116,13 +116,14 @@ class RunningSession:
         self.is_prepared = True
 
     def total_loss(self, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any) -> Tensor:
-        """Return what to call backward on.
+        """Return the loss to call backward on.
 
         Args:
             task_loss: 0-dim, the user's own loss.
             *args: the teacher's positional arguments.
             batch: the batch, for losses that ask for its labels or the indices of its samples.
-            **kwargs: its keyword arguments. Without any the teacher is not run: the user did.
+            **kwargs: its keyword arguments. Without any arguments the teacher does not run: the
+                caller has run it.
         """
         self._has_loss = True
         has_teacher = self.session.teacher is not None and self.session.needs_teacher
@@ -134,13 +135,14 @@ class RunningSession:
         """Follow one optimizer step.
 
         Args:
-            is_skipped: whether a loss scaler overflowed, so that the optimizer did not step.
+            is_skipped: whether the optimizer did not step because a loss scaler overflowed.
 
         Raises:
-            SessionError: the recipe distils, and nothing asked for its loss.
+            SessionError: the recipe distils, and its loss was not used.
         """
         if is_skipped:
-            # What algorithms learn has gradients of its own; kept, they would spoil the next step.
+            # Learned tensors have gradients of their own, which must not accumulate into the next
+            # step.
             for tensor in self.session.model.buffers():
                 if tensor.requires_grad:
                     tensor.grad = None
@@ -189,14 +191,14 @@ class RunningSession:
         self._go_on()
 
     def state(self) -> dict[str, Any]:
-        """Return the session's state for a checkpoint that is one file; empty without one."""
+        """Return the session's state for a checkpoint in one file; empty without a session."""
         if not self.is_attached:
             return {}
         tensors, data = self.session.state()
         return {"tensors": tensors, "data": data}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state` returned.
+        """Continue from a result of `state`.
 
         Args:
             state: the state.
@@ -205,14 +207,14 @@ class RunningSession:
             SessionFileError: the state belongs to another recipe or model.
         """
         before = self.session
-        # A session that was trained already holds more than a state brings, so it begins anew.
+        # A trained session holds more than a state does, so a new one is made.
         before.detach()
         self._session = tersely.attach(before.model, before.plan, teacher=self._teacher)
         self.session.restore(state["tensors"], state["data"])
         self._go_on()
 
     def _go_on(self) -> None:
-        # Batches are not saved, and stages that are still to come may look at some.
+        # Batches are not saved, and stages that have not begun may need them.
         if self.session.waiting and self._calibration is not None:
             self.session.calibrate(self._calibration(), mask=self._mask)
         self.is_prepared = True

@@ -1,4 +1,4 @@
-"""TensorBoard: the curves of a session as files that ``tensorboard --logdir`` shows."""
+"""TensorBoard: the curves of a session in files for ``tensorboard --logdir``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tersely
 
 
 class TensorBoard:
-    """Writes what a session tells its observers, each name as one scalar curve.
+    """Writes the numbers that a session reports to its observers, one scalar curve for each name.
 
     Give it to `tersely.Session.add_observer`, and close it at the end.
     """
@@ -28,10 +28,10 @@ class TensorBoard:
         """Write into a folder; nothing is written before the first number.
 
         Args:
-            folder: where the files go. TensorBoard no longer shows the curves that are there.
-            resumed_at: the step of the saved session with which training goes on: the curves up to
-                it stay visible.
-            job: what is shown as the text ``job`` of a new training.
+            folder: where the files are written. TensorBoard no longer shows older curves in it.
+            resumed_at: the step of the saved session from which training continues; older curves up
+                to it stay visible.
+            job: the content of the text ``job`` of a new training.
         """
         self._folder = Path(folder)
         self._first = 0 if resumed_at is None else resumed_at + 1
@@ -54,10 +54,10 @@ class TensorBoard:
             self._writer.add_scalar("epoch", observation.epoch, observation.step)
 
     def close(self, *, failed: bool = False) -> None:
-        """Write what is not written yet.
+        """Write the remaining numbers.
 
         Args:
-            failed: not used; files know no failure.
+            failed: not used.
         """
         if self._writer is not None:
             self._writer.close()
@@ -74,16 +74,16 @@ def writer(
 
     Args:
         output: the job's output folder.
-        resumed_at: the step from which an interrupted run goes on, or None for a new run.
+        resumed_at: the step from which an interrupted run continues, or None for a new run.
         job: the job's document, shown as a text.
-        folder: where the files go, seen from the folder that ``output`` is in; ``<output>.curves``
-            by default, since the output folder itself appears only at the end.
+        folder: where the files are written, relative to the parent of ``output``;
+            ``<output>.curves`` by default, since the output folder itself only appears at the end.
     """
     place = output.with_name(f"{output.name}.curves") if folder is None else output.parent / folder
     return TensorBoard(place, resumed_at=resumed_at, job=job)
 
 
 def _indented(job: Mapping[str, object]) -> str:
-    """Return a document as Markdown that shows it as it is: each line four spaces in."""
+    """Return a document as a Markdown code block, with each line indented by four spaces."""
     text = json.dumps(job, indent=2, ensure_ascii=False, default=str)
     return "\n".join(f"    {line}" for line in text.splitlines())

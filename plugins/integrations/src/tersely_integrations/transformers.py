@@ -28,10 +28,10 @@ from tersely_integrations.running import (
 
 
 class TerselyCallback(TrainerCallback):
-    """Runs a session in ``Trainer.train``; it is saved in the folder of every checkpoint.
+    """Runs a session in ``Trainer.train``, and saves it in the folder of every checkpoint.
 
     Attributes:
-        resumed: the checkpoint that training goes on from, where the Trainer has the mixin.
+        resumed: the checkpoint from which training continues, if the Trainer has the mixin.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class TerselyCallback(TrainerCallback):
         Args:
             source: a session of the Trainer's model or of a part of it; or a recipe, its data or
                 file, or a plan, for the model.
-            teacher: the teacher, where ``source`` is not a session.
+            teacher: the teacher, if ``source`` is not a session.
             prepare: called once with a session that was attached here and not resumed; None for
                 algorithms that compress after training.
             calibration: returns the batches to calibrate with; called before ``prepare``, and again
-                where a resumed session has stages that are still to come.
-            mask: which positions of a calibration batch are data, where it is not its
-                ``attention_mask``; see `tersely.Session.calibrate`.
+                if a resumed session has stages that have not begun.
+            mask: which positions of a calibration batch are data, if its ``attention_mask`` does
+                not tell; see `tersely.Session.calibrate`.
             finalize: whether to finalize the session when training ends.
         """
         self._running = RunningSession(
@@ -66,16 +66,17 @@ class TerselyCallback(TrainerCallback):
 
     @property
     def session(self) -> tersely.Session:
-        """The session; resuming and loading the best checkpoint put another in its place."""
+        """The session; resuming and loading the best checkpoint replace it."""
         return self._running.session
 
     def total_loss(self, task_loss: Tensor, *args: Any, batch: Any = None, **kwargs: Any) -> Tensor:
-        """Return the task loss with what the session adds.
+        """Return the task loss and the session's.
 
         Args:
             task_loss: 0-dim.
-            *args: the teacher's positional arguments; without any the teacher is not run.
-            batch: the batch, for losses that ask for its labels or the indices of its samples.
+            *args: the teacher's positional arguments; without any arguments, the teacher does not
+                run.
+            batch: the batch, for losses that need its labels or the indices of its samples.
             **kwargs: the teacher's keyword arguments.
         """
         return self._running.total_loss(task_loss, *args, batch=batch, **kwargs)
@@ -89,7 +90,7 @@ class TerselyCallback(TrainerCallback):
         model: nn.Module,
         **kwargs: object,
     ) -> None:
-        """Attach the recipe, or continue with the session of the checkpoint that is resumed."""
+        """Attach the recipe, or continue with the session of a resumed checkpoint."""
         self._running.attach(model)
         if state.global_step:
             self._running.load(self.resumed or _checkpoint(args, state))
@@ -105,7 +106,7 @@ class TerselyCallback(TrainerCallback):
         optimizer: object = None,
         **kwargs: object,
     ) -> None:
-        """Step, before gradients are cleared, unless a loss scaler skipped the optimizer's."""
+        """Step before gradients are cleared, unless a loss scaler skipped the optimizer's step."""
         self._running.step(is_skipped=bool(getattr(optimizer, "step_was_skipped", False)))
 
     def on_save(
@@ -115,7 +116,7 @@ class TerselyCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Save the session beside the model that was just saved."""
+        """Save the session next to the saved model."""
         if args.should_save:
             self._running.save(_checkpoint(args, state))
 
@@ -126,7 +127,7 @@ class TerselyCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: object,
     ) -> None:
-        """Follow the Trainer to the best checkpoint, and finalize on request."""
+        """Load the session of the best checkpoint if the Trainer does, and finalize on request."""
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self._running.load(state.best_model_checkpoint)
         if self._finalize:
@@ -134,9 +135,9 @@ class TerselyCallback(TrainerCallback):
 
 
 class TerselyTrainerMixin:
-    """Adds what a session adds to the loss; stands before Trainer among the bases.
+    """Adds the session's loss; must come before Trainer among the bases.
 
-    Without a `TerselyCallback` among its callbacks it is the Trainer it is mixed into.
+    Without a `TerselyCallback` among the callbacks, the Trainer is unchanged.
     """
 
     def compute_loss(
@@ -146,13 +147,13 @@ class TerselyTrainerMixin:
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the loss of a batch; in training with what the session adds.
+        """Return the loss of a batch, in training with the session's.
 
         Args:
             model: the model, wrapped or not.
             inputs: the batch.
             return_outputs: whether to return the outputs too.
-            num_items_in_batch: by how many items the loss is divided.
+            num_items_in_batch: the number of items by which the loss is divided.
         """
         callback = self._tersely_callback()
         teacher_inputs, batch = self.teacher_inputs(inputs), dict(inputs)
@@ -161,7 +162,7 @@ class TerselyTrainerMixin:
         )
         if callback is not None and model.training:
             # A loss that is divided by the items of all accumulated batches is not divided by their
-            # number again; what the session adds is a mean of one batch and has to be.
+            # number again, but the session's loss is a mean of one batch and must be.
             share = self._accumulated_share(num_items_in_batch)
             loss = callback.total_loss(loss / share, batch=batch, **teacher_inputs) * share
         return (loss, outputs) if return_outputs else loss
@@ -178,7 +179,7 @@ class TerselyTrainerMixin:
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Train, and let the callback know which checkpoint is resumed.
+        """Train, and tell the callback which checkpoint is resumed.
 
         Args:
             resume_from_checkpoint: a checkpoint, or True for the last one.

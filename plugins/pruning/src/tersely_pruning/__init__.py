@@ -30,7 +30,7 @@ def options(*required: str, examples: Sequence[Any] = (), **properties: Any) -> 
 
 @tersely.hookimpl
 def tersely_pruners() -> Sequence[tersely.PrunerInfo]:
-    """Return the pruning algorithms this package provides."""
+    """Return the pruning algorithms of this package."""
     return [
         tersely.PrunerInfo(
             name="level",
@@ -51,7 +51,7 @@ def tersely_pruners() -> Sequence[tersely.PrunerInfo]:
         tersely.PrunerInfo(
             name="l2_norm",
             implementation="tersely_pruning.l2_norm:L2Norm",
-            summary="Euclidean length of every output channel.",
+            summary="Euclidean norm of every output channel.",
             needs="nothing",
             default_granularity="output_channel",
             paper="He et al., Soft Filter Pruning, IJCAI 2018",
@@ -125,7 +125,7 @@ def tersely_pruners() -> Sequence[tersely.PrunerInfo]:
         tersely.PrunerInfo(
             name="wanda",
             implementation="tersely_pruning.wanda:Wanda",
-            summary="Magnitude times the length of the input, within every row.",
+            summary="Magnitude times the norm of the input, within every row.",
             options=options(sequential=SEQUENTIAL),
             needs="activations",
             target_kinds=("parameter", "buffer"),
@@ -135,7 +135,7 @@ def tersely_pruners() -> Sequence[tersely.PrunerInfo]:
         tersely.PrunerInfo(
             name="sparsegpt",
             implementation="tersely_pruning.sparsegpt:SparseGpt",
-            summary="Error that masking leaves, with an update of the weights that are kept.",
+            summary="Error that masking causes, with an update of the weights that are kept.",
             options=options(
                 percdamp={"type": "number", "minimum": 0},
                 block_size={"type": "integer", "minimum": 1},
@@ -162,7 +162,7 @@ def tersely_pruners() -> Sequence[tersely.PrunerInfo]:
 
 @tersely.hookimpl
 def tersely_schedules() -> Sequence[tersely.ScheduleInfo]:
-    """Return the schedules this package provides."""
+    """Return the schedules of this package."""
     return [
         tersely.ScheduleInfo(
             name="linear",

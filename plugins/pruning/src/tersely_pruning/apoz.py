@@ -1,4 +1,4 @@
-"""Network trimming: neurons that are zero most of the time go first.
+"""Network trimming: neurons that are mostly zero are pruned first.
 
 Hu, Peng, Tai and Tang, Network Trimming: A Data-Driven Neuron Pruning Approach towards Efficient
 Deep Architectures, arXiv 1607.03250, 2016, equation 1: APoZ, the average percentage of zeros of a
@@ -23,9 +23,9 @@ from tersely_pruning.per_channel import (
 class Apoz(ObservesOutputs):
     """Ranks output channels by how often they are positive.
 
-    Departs from the paper: a ReLU is taken to follow the module whether or not one does, channels
-    are masked to a ratio and not by their distance from the layer's mean, and masking and
-    retraining alternate as the user's loop says.
+    Departs from the paper: the module is assumed to be followed by a ReLU, channels are masked to a
+    ratio rather than by their distance from the layer's mean, and the user's loop decides how
+    masking and retraining alternate.
     """
 
     def observe_output(self, outputs: Tensor, target: tersely.PruningTarget) -> dict[str, Tensor]:
@@ -36,8 +36,8 @@ class Apoz(ObservesOutputs):
             target: the target that makes them.
 
         Returns:
-            ``zeros``: shape (channels,), int64, values at or below zero; ``values``: 0-dim, int64,
-            values in one channel.
+            ``zeros``: shape (channels,), int64, the number of values at or below zero; ``values``:
+            0-dim, int64, the number of values in one channel.
 
         Raises:
             ValueError: the outputs are not finite, or their channels are not the target's.
@@ -52,11 +52,11 @@ class Apoz(ObservesOutputs):
             target: the tensor to rank.
 
         Returns:
-            Shape (blocks along each dimension), float, a share.
+            Shape (blocks along each dimension), float, from 0 to 1.
 
         Raises:
             SessionError: there was no calibration.
-            PlanError: every block has a part in all channels.
+            PlanError: every block extends over all channels.
         """
         observed = observed_by(target)
         positive = observed["values"] - observed["zeros"]

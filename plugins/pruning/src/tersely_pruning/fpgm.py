@@ -1,4 +1,4 @@
-"""Filter pruning via the geometric median: filters that the others can stand in for go first.
+"""Filter pruning via the geometric median: filters close to all others are pruned first.
 
 He, Liu, Wang, Hu and Yang, Filter Pruning via Geometric Median for Deep Convolutional Neural
 Networks Acceleration, CVPR 2019, equations 5 and 6: the filters with the smallest sum of
@@ -45,11 +45,11 @@ class Fpgm:
 
 
 def sum_of_distances(vectors: Tensor) -> Tensor:
-    """Return for every vector the sum of its Euclidean distances to all.
+    """Return the sum of each vector's Euclidean distances to all vectors.
 
-    Squared distances come from a Gram matrix, |u|^2 + |v|^2 - 2 u.v. A square of it is held at a
-    time, and only one of two squares that are each other's transpose is computed. The vectors are
-    moved to their mean first: distances stay, cancellation shrinks.
+    Squared distances come from a Gram matrix, |u|^2 + |v|^2 - 2 u.v, which is computed tile by
+    tile, and only once for two tiles that are each other's transpose. The mean of the vectors is
+    subtracted first, which keeps distances and reduces cancellation.
 
     Args:
         vectors: shape (vectors, length), float; read only.
@@ -71,7 +71,7 @@ def sum_of_distances(vectors: Tensor) -> Tensor:
         distances = torch.addmm(squares[None, columns], vectors[rows], vectors[columns].T, alpha=-2)
         distances.add_(squares[rows, None])
         if rows is columns:
-            # Rounding leaves noise where a vector meets itself.
+            # Rounding leaves noise in the distance of a vector from itself.
             distances.diagonal().zero_()
         distances.clamp_(min=0).sqrt_()
         sums[rows] += distances.sum(1)

@@ -13,9 +13,9 @@ from tersely_pruning.block_norm import block_norm
 
 
 class L2Norm:
-    """Ranks by Euclidean length, by default of every output channel.
+    """Ranks by the Euclidean norm, by default of every output channel.
 
-    Departs from the paper: masked filters stay masked until masks are computed anew.
+    Departs from the paper: masked filters stay masked until masks are computed again.
     """
 
     def importance(self, target: tersely.PruningTarget) -> Tensor:

@@ -1,4 +1,4 @@
-"""What algorithms learn for every block: where it starts, and means over targets."""
+"""Learned values of blocks: initial values, and means over targets."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ def initial_values(target: tersely.PruningTarget, value: float) -> Tensor:
 
     Args:
         target: the target, whose tensor may be on the meta device.
-        value: where all blocks start.
+        value: the initial value of all blocks.
 
     Returns:
-        Shape (blocks along each dimension); float32, or float64 where the tensor is, because steps
-        of an optimizer are lost in narrower types. On the CPU for a tensor on the meta device,
-        since what is learned has to exist.
+        Shape (blocks along each dimension); float32, or float64 if the tensor is, because narrower
+        types lose an optimizer's steps. On the CPU for a tensor on the meta device, since learned
+        values need memory.
     """
     device = torch.device("cpu") if target.tensor.is_meta else target.tensor.device
     return torch.full(block_counts(target), value, dtype=score_dtype(target.tensor), device=device)
 
 
 def mean_of(terms: Sequence[Tensor]) -> Tensor:
-    """Return the mean of numbers that may lie on several devices.
+    """Return the mean of numbers that may be on several devices.
 
     Args:
-        terms: 0-dim, float; none make a zero.
+        terms: 0-dim, float; without any, the mean is zero.
 
     Returns:
         0-dim, float, on the device of the first.

@@ -1,4 +1,4 @@
-"""Magnitude pruning: what is small matters little.
+"""Magnitude pruning.
 
 Han, Pool, Tran and Dally, Learning both Weights and Connections for Efficient Neural Networks,
 NIPS 2015, section 3.1 (connections below a threshold are removed).
@@ -14,7 +14,7 @@ from tersely_pruning.block_norm import block_norm
 
 
 class Level(MakesNewScores):
-    """Ranks by magnitude, by default every element alone.
+    """Ranks by magnitude, by default single elements.
 
     Departs from the paper: a larger block ranks by the sum of its magnitudes, and the limit is a
     ratio or a threshold of the config, not a multiple of the layer's standard deviation.

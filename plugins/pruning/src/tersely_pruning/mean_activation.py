@@ -1,4 +1,4 @@
-"""Pruning by mean activation: channels that say little on average go first.
+"""Pruning by mean activation: channels that are small on average are pruned first.
 
 Molchanov, Tyree, Karras, Aila and Kautz, Pruning Convolutional Neural Networks for Resource
 Efficient Inference, ICLR 2017, section 2.2, criterion "activation": the mean of a feature map
@@ -23,8 +23,8 @@ from tersely_pruning.per_channel import (
 class MeanActivation(ObservesOutputs):
     """Ranks output channels by their mean after a ReLU.
 
-    Departs from the paper: a ReLU is taken to follow the module whether or not one does, and scores
-    are not normalised layer by layer, since a ratio is met in every layer by default.
+    Departs from the paper: the module is assumed to be followed by a ReLU, and scores are not
+    normalized layer by layer, since by default every layer meets the ratio on its own.
     """
 
     def observe_output(self, outputs: Tensor, target: tersely.PruningTarget) -> dict[str, Tensor]:
@@ -35,8 +35,8 @@ class MeanActivation(ObservesOutputs):
             target: the target that makes them.
 
         Returns:
-            ``total``: shape (channels,), float, activation units; ``values``: 0-dim, int64, values
-            in one channel.
+            ``total``: shape (channels,), float, activation units; ``values``: 0-dim, int64, the
+            number of values in one channel.
 
         Raises:
             ValueError: the outputs are not finite, or their channels are not the target's.
@@ -56,7 +56,7 @@ class MeanActivation(ObservesOutputs):
 
         Raises:
             SessionError: there was no calibration.
-            PlanError: every block has a part in all channels.
+            PlanError: every block extends over all channels.
         """
         observed = observed_by(target)
         return scores_of_blocks(observed["total"] / observed["values"], target)

@@ -1,4 +1,4 @@
-"""Movement pruning: weights that training moves towards zero go first.
+"""Movement pruning: weights that training moves towards zero are pruned first.
 
 Sanh, Wolf and Rush, Movement Pruning: Adaptive Sparsity by Fine-Tuning, NeurIPS 2020, section 4:
 scores S learned through the mask with a straight-through gradient, dL/dS = dL/dW' * W. With
@@ -22,14 +22,14 @@ from tersely_pruning.learned import initial_values, mean_of
 from tersely_pruning.straight_through import mask_straight_through
 
 RATIO_FORM, THRESHOLD_FORM = "score", "logit"
-"""What is learned is named after the form, so that what it means is known wherever it is seen."""
+"""The name of a learned tensor tells whether it is a score or a logit."""
 
 
 class Movement(Grows, Learns, Penalizes, Optimizes):
     """Ranks by scores that are learned through the mask, by default one for each output channel.
 
     Departs from the paper: the penalty is a mean over blocks and targets, not a sum, and grows
-    along the same curve as the threshold; scores are moved by an optimizer of their own.
+    along the same curve as the threshold; scores have an optimizer of their own.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Movement(Grows, Learns, Penalizes, Optimizes):
     ) -> None:
         if cooldown_begin_step < warmup_steps:
             raise ValueError(
-                f"cooldown_begin_step {cooldown_begin_step} lies before the end of the warm-up, "
+                f"cooldown_begin_step {cooldown_begin_step} is before the end of the warm-up, "
                 f"warmup_steps {warmup_steps}; sparsity grows between the two"
             )
         self.warmup_steps = warmup_steps
@@ -113,7 +113,7 @@ class Movement(Grows, Learns, Penalizes, Optimizes):
         return torch.optim.Adam(tensors, lr=self.learning_rate)
 
     def importance(self, target: tersely.PruningTarget) -> Tensor:
-        """Return the score of every block, or its sigmoid where a threshold is compared with it.
+        """Return the score of every block, or its sigmoid if the target has a threshold.
 
         Args:
             target: the tensor to rank.

@@ -1,4 +1,4 @@
-"""Tensors cut into blocks and back, without copies: one value of every block, spread over it."""
+"""Sums over blocks, and one value of each block spread over it, without copies of tensors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import tersely
 
 
 def interleave(tensor: Tensor, size: Sequence[int]) -> tuple[Tensor, list[int]]:
-    """View a tensor with each dimension split into its blocks and what lies inside of one.
+    """View a tensor with each dimension split into (blocks, length of a block).
 
     Args:
         tensor: any shape; read only.
         size: block size, one integer per dimension, -1 = the whole dimension.
 
     Returns:
-        A view, whatever the tensor's strides, and its dimensions that lie inside of blocks.
+        A view, whatever the tensor's strides, and the indices of the dimensions inside blocks.
     """
     split: list[int] = []
     for block, length in zip(size, tensor.shape, strict=True):
@@ -60,7 +60,7 @@ def sums_of(tensor: Tensor, blocks: tersely.Blocks) -> Tensor:
 
 
 def spread(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Repeat one value per block over its block, as far as broadcasting does not.
+    """Repeat one value per block over its block, unless broadcasting does it.
 
     Args:
         values: shape (blocks along each dimension).
@@ -77,7 +77,7 @@ def spread(values: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def block_counts(target: tersely.PruningTarget) -> tuple[int, ...]:
-    """Return how many blocks a target has along each dimension.
+    """Return the number of blocks of a target along each dimension.
 
     Args:
         target: the target.
@@ -86,7 +86,7 @@ def block_counts(target: tersely.PruningTarget) -> tuple[int, ...]:
 
 
 def score_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the dtype that scores of a tensor have.
+    """Return the dtype of a tensor's scores.
 
     Args:
         tensor: float.

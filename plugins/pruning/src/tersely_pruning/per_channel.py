@@ -40,7 +40,7 @@ def channels_first(outputs: Tensor, target: tersely.PruningTarget) -> Tensor:
 
 
 def scores_of_blocks(per_channel: Tensor, target: tersely.PruningTarget) -> Tensor:
-    """Give every block the mean score of the channels it has a part in.
+    """Give every block the mean score of the channels that it overlaps.
 
     Args:
         per_channel: shape (channels,), float.
@@ -51,7 +51,7 @@ def scores_of_blocks(per_channel: Tensor, target: tersely.PruningTarget) -> Tens
         Shape (blocks along each dimension), the dtype of ``per_channel``.
 
     Raises:
-        PlanError: every block has a part in all channels.
+        PlanError: every block extends over all channels.
     """
     dim = _channel_dim(target)
     counts = block_counts(target)
@@ -67,7 +67,7 @@ def scores_of_blocks(per_channel: Tensor, target: tersely.PruningTarget) -> Tens
 
 
 def observed_by(target: tersely.PruningTarget) -> dict[str, Tensor]:
-    """Return what calibration summed up.
+    """Return the sums of calibration.
 
     Args:
         target: the tensor to rank.
@@ -85,7 +85,7 @@ def observed_by(target: tersely.PruningTarget) -> dict[str, Tensor]:
 
 
 def count_per_channel(rows: Tensor) -> Tensor:
-    """Return how many values each channel has, as an integer that can be summed exactly.
+    """Return the number of values in each channel, as an integer that can be summed exactly.
 
     Args:
         rows: shape (channels, values of one channel).

@@ -1,4 +1,4 @@
-"""A baseline that knows nothing: any criterion has to beat it.
+"""Random pruning, the baseline for every other criterion.
 
 Gale, Elsen and Hooker, The State of Sparsity in Deep Neural Networks, 2019, section 3, use random
 pruning as the baseline; here it is one-shot, and seeded.
@@ -18,8 +18,8 @@ from tersely_pruning.per_block import block_counts
 class Random:
     """Ranks by numbers drawn from the seed and the target's name, by default for every element.
 
-    The same seed gives the same masks on every device and in every process, whichever other targets
-    there are; while sparsity grows along a schedule, what is masked stays masked.
+    The same seed gives the same masks on every device and in every process, independent of other
+    targets; while sparsity grows along a schedule, masked blocks stay masked.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -34,7 +34,7 @@ class Random:
         Returns:
             Shape (blocks along each dimension), float32, no unit.
         """
-        # Drawn on the CPU: generators of other devices draw other numbers from the same seed. It
-        # reads 32 bits of its seed, so ours has to go into the checksum.
+        # Drawn on the CPU: generators of other devices draw different numbers from the same seed.
+        # The generator reads 32 bits of its seed, so ours is part of a checksum.
         generator = torch.Generator().manual_seed(zlib.crc32(target.name.encode(), self.seed))
         return torch.rand(block_counts(target), generator=generator).to(target.tensor.device)

@@ -1,4 +1,4 @@
-"""Network slimming: learn a factor for every channel and drop the channels whose factor dies.
+"""Network slimming: learn a factor for every channel, and prune channels with small factors.
 
 Liu, Li, Shen, Huang, Yan and Zhang, Learning Efficient Convolutional Networks through Network
 Slimming, ICCV 2017, equation 1: loss + lambda * sum over channels of |gamma|.
@@ -22,9 +22,9 @@ _FIRST = 1.0
 class Slim(Learns, Penalizes, Optimizes):
     """Ranks by the magnitude of a learned factor, by default of every output channel.
 
-    Departs from the paper: the factor is not the batch norm's own gamma but one more number per
-    block, 1 at first, that multiplies the weight; so any layer can be slimmed, and slimming the
-    weights of batch norms is the paper's method. The penalty is a mean over targets, not a sum.
+    Departs from the paper: the factor is not the batch norm's own gamma but an additional number
+    per block, initially 1, that multiplies the weight; so any layer can be slimmed, and slimming
+    the weights of batch norms is the paper's method. The penalty is a mean over targets, not a sum.
     """
 
     def __init__(self, *, regular_scale: float = 1e-4, learning_rate: float = 0.01) -> None:
@@ -58,7 +58,7 @@ class Slim(Learns, Penalizes, Optimizes):
 
         Args:
             learned: the factor of every target.
-            steps: optimizer steps made so far, which do not matter here.
+            steps: not used.
 
         Returns:
             0-dim, float.
@@ -83,13 +83,13 @@ class Slim(Learns, Penalizes, Optimizes):
             Shape (blocks along each dimension), float, no unit.
 
         Raises:
-            SessionError: no factor has moved yet, so all channels would be equal.
+            SessionError: no factor has changed yet, so all channels would be equal.
         """
         factor = target.learned["factor"].detach()
         if factor.numel() and bool((factor == _FIRST).all()):
             raise tersely.SessionError(
-                f"{target.name}: slim ranks by factors that training moves, and none has moved; "
-                "train some steps with session.total_loss(...) and session.step() before "
+                f"{target.name}: slim ranks by learned factors, and none has changed; train some "
+                "steps with session.total_loss(...) and session.step() before "
                 "session.compress(), or give the stage a schedule",
                 **target.plan.place,
             )

@@ -1,8 +1,8 @@
-"""Pruning with a weight update: what is left makes up for what is masked.
+"""Pruning with a weight update: the remaining weights compensate for masked ones.
 
 Frantar and Alistarh, SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot, ICML
 2023, algorithm 1: columns from first to last; scores w^2 / diag(L)^2 with the Cholesky factor L of
-the inverse Hessian, equation 5; each error is spread over the columns to come, equation 3.
+the inverse Hessian, equation 5; each error is spread over the remaining columns, equation 3.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class SparseGpt(ObservesInputs, Sequential, Solves):
     """Masks columns one after the other and updates the weights that are kept.
 
     Departs from the paper: some steps of conjugate gradients follow (Meng et al., ALPS, NeurIPS
-    2024, section 3.3), as the update of a column never comes back to the columns before it; weights
-    of inputs that were always zero go first, but those that are kept keep their values; grouped
-    convolutions are solved group by group; a transposed convolution as if its outputs did not
+    2024, section 3.3), since columns are not updated again after later ones; weights of inputs that
+    were always zero are masked first, and those that are kept keep their values; grouped
+    convolutions are solved group by group, and transposed convolutions as if their outputs did not
     overlap.
 
     Args:
-        percdamp: what is added to the diagonal of the Hessian, as a share of its mean.
-        block_size: columns among which a ratio is met, and after which the columns to come are
-            updated.
+        percdamp: the number added to the diagonal of the Hessian, as a share of its mean.
+        block_size: the number of columns within which a ratio is met, and after which the remaining
+            columns are updated.
         refine_steps: steps of conjugate gradients on the kept weights; 0 as in the paper.
-        sequential: whether each block of the model sees what the pruned blocks before it produce,
-            as in the paper, or all of them see the dense model.
+        sequential: whether each block of the model gets the outputs of the pruned blocks before it,
+            as in the paper, or those of the dense model.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class SparseGpt(ObservesInputs, Sequential, Solves):
 
         Returns:
             ``hessian``: shape (groups, columns, columns), float, input units squared, sums over
-            vectors of x x^T; above the diagonal it means nothing.
+            vectors of x x^T; values above the diagonal are undefined.
 
         Raises:
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         total: Tensor | None = None
         for rows in tersely.input_rows(inputs, target, at_a_time=_AT_A_TIME):
@@ -75,7 +75,7 @@ class SparseGpt(ObservesInputs, Sequential, Solves):
         return {} if total is None else {"hessian": total}
 
     def importance(self, target: tersely.PruningTarget) -> Tensor:
-        """Return the error that masking each weight alone would leave, w^2 / diag(H^-1).
+        """Return the error of masking each weight alone, w^2 / diag(H^-1).
 
         Args:
             target: the tensor to rank.
@@ -85,8 +85,8 @@ class SparseGpt(ObservesInputs, Sequential, Solves):
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution, or its Hessian
-                is singular.
+            ValueError: the target is not the weight of a linear layer or convolution, or its
+                Hessian is singular.
         """
         layout, weights, hessians = _problem(target)
         scores = torch.empty_like(weights)
@@ -107,8 +107,8 @@ class SparseGpt(ObservesInputs, Sequential, Solves):
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution, or its Hessian
-                is singular.
+            ValueError: the target is not the weight of a linear layer or convolution, or its
+                Hessian is singular.
         """
         layout, weights, hessians = _problem(target)
         block, run = self._columns_at_once(target.blocks)

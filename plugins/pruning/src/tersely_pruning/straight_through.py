@@ -17,7 +17,7 @@ def mask_straight_through(value: Tensor, mask: Tensor | None, scores: Tensor) ->
     Args:
         value: any shape, float.
         mask: a shape that broadcasts to it, or None for all ones.
-        scores: shape (blocks along each dimension), float; their values do not matter.
+        scores: shape (blocks along each dimension), float; their values are not used.
 
     Returns:
         The value's shape and dtype. Its gradient reaches ``value`` through the mask, and every

@@ -1,6 +1,6 @@
-"""Optimal brain surgery, column by column: mask weights and let the others make up for it.
+"""Optimal brain surgery, column by column: mask weights and let the others compensate.
 
-All of it minimises ||(W - W') X||^2 for the outputs of one linear layer, with the Hessian
+Everything here minimizes ||(W - W') X||^2 for the outputs of one linear layer, with the Hessian
 H = X X^T of the inputs.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _ROWS = 256
-"""Rows that are refined at once: few enough for what belongs to them to stay in cache."""
+"""Rows that are refined at once: few enough for their data to stay in cache."""
 
 
 def mask_columns(
@@ -24,23 +24,23 @@ def mask_columns(
     block: int,
     run: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mask a weight from its first column to its last, updating the columns to come.
+    """Mask a weight column by column, updating the remaining columns.
 
     Args:
         weight: shape (rows, columns), float; read only.
         factor: the lower Cholesky factor of the inverse Hessian, shape (columns, columns).
         choose: called with scores of one run, shape (rows, columns of the run); returns bool,
             True = kept.
-        is_alive: bool, shape (columns,); the others have inputs that are always zero, so that
-            their weights score 0.
-        block: columns after which all columns to come are updated.
-        run: columns that are chosen at once, a divisor of ``block``.
+        is_alive: bool, shape (columns,); False for inputs that are always zero, whose weights score
+            0.
+        block: the number of columns after which all remaining columns are updated.
+        run: the number of columns that are chosen at once, a divisor of ``block``.
 
     Returns:
         What is kept, bool, and the values, 0 where masked; both (rows, columns).
     """
-    # Transposed, because a column is what is read and written at once; and always a copy, for the
-    # weight may be a view of the user's that is transposed already.
+    # Transposed, because columns are read and written as a whole; always a copy, since the weight
+    # may already be a transposed view of the user's.
     values = weight.T.clone(memory_format=torch.contiguous_format)
     columns = len(values)
     kept = torch.empty(values.shape, dtype=torch.bool, device=values.device)
@@ -68,7 +68,7 @@ def mask_columns(
 
 
 def refine(values: Tensor, weight: Tensor, hessian: Tensor, *, kept: Tensor, steps: int) -> Tensor:
-    """Move the kept weights closer to their optimum for the masks as they are.
+    """Move the kept weights closer to their optimum for fixed masks.
 
     Conjugate gradients, scaled by the Hessian's diagonal, on every row at once.
 
@@ -94,7 +94,7 @@ def refine(values: Tensor, weight: Tensor, hessian: Tensor, *, kept: Tensor, ste
 
 def _refine(values: Tensor, weight: Tensor, hessian: Tensor, *, kept: Tensor, steps: int) -> None:
     scale = kept / hessian.diagonal()
-    # Only what lies on kept weights means anything: ``scale`` is 0 elsewhere.
+    # Only values of kept weights are defined: ``scale`` is 0 elsewhere.
     residual = (weight - values) @ hessian
     step, product, scratch = (torch.zeros_like(residual) for _ in range(3))
     before = torch.ones_like(residual[:, :1])

@@ -1,4 +1,4 @@
-"""Taylor pruning: what the loss would miss least goes first.
+"""Taylor pruning: weights whose removal changes the loss least are pruned first.
 
 Molchanov, Mallya, Tyree, Frosio and Kautz, Importance Estimation for Neural Network Pruning,
 CVPR 2019, section 3.1: the first-order estimate of the change in squared loss, summed over the
@@ -17,8 +17,8 @@ from tersely_pruning.per_block import score_dtype, sums_of
 class Taylor(ObservesGradients):
     """Ranks by the squared products of weights and gradients, by default of output channels.
 
-    Departs from the paper: the steps that count are all since the last masks, a block may be any
-    group of weights, and the moving average over pruning iterations is left out.
+    Departs from the paper: all steps since the last masks count, a block may be any group of
+    weights, and there is no moving average over pruning iterations.
     """
 
     def observe_gradient(

@@ -1,4 +1,4 @@
-"""Pruning by weights and activations: small weights on small inputs go first.
+"""Pruning by weights and activations: small weights of small inputs are pruned first.
 
 Sun, Liu, Bair and Kolter, A Simple and Effective Pruning Approach for Large Language Models, ICLR
 2024, equation 1: S_ij = |W_ij| * ||X_j||_2, the norm over all tokens, compared within each row.
@@ -13,20 +13,20 @@ from tersely.contracts import ObservesInputs, Sequential
 from tersely_pruning.per_block import score_dtype
 from tersely_pruning.per_channel import observed_by
 
-# Squares of so many elements stay in cache: no temporary of the size of the inputs.
+# Squares of this many elements stay in cache, without a temporary of the inputs' size.
 _AT_A_TIME = 1 << 18
 
 
 class Wanda(ObservesInputs, Sequential):
-    """Ranks weights by magnitude times the length of their input, by default within each row.
+    """Ranks weights by magnitude times the norm of their input, by default within each row.
 
-    Departs from the paper: a weight of a convolution has the inputs that meet it at its kernel
-    position, one of a transposed convolution those of its channel, and a block of several weights
-    ranks by their sum.
+    Departs from the paper: a weight of a convolution has the inputs at its kernel position, one of
+    a transposed convolution those of its channel, and a block of several weights ranks by their
+    sum.
 
     Args:
-        sequential: whether each block of the model sees what the pruned blocks before it produce,
-            as in the paper, or all of them see the dense model.
+        sequential: whether each block of the model gets the outputs of the pruned blocks before it,
+            as in the paper, or those of the dense model.
     """
 
     def __init__(self, *, sequential: bool = True) -> None:
@@ -43,7 +43,7 @@ class Wanda(ObservesInputs, Sequential):
             ``squares``: shape (groups, columns), float, sums over vectors of squared inputs.
 
         Raises:
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         sums: Tensor | None = None
         for rows in tersely.input_rows(inputs, target, at_a_time=_AT_A_TIME):
@@ -62,7 +62,7 @@ class Wanda(ObservesInputs, Sequential):
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         lengths = observed_by(target)["squares"].sqrt()
         layout = tersely.matrix_layout(target)

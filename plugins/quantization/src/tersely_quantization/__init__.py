@@ -37,7 +37,7 @@ def tersely_quantizers() -> list[tersely.QuantizerInfo]:
                 quant_start_step=STEPS,
                 freeze_step={"type": ["integer", "null"], "minimum": 0},
             ),
-            summary="Quantization-aware training: the range follows the values while training.",
+            summary="Quantization-aware training: ranges follow the values during training.",
             paper="Jacob et al., CVPR 2018",
         ),
         tersely.QuantizerInfo(
@@ -50,7 +50,7 @@ def tersely_quantizers() -> list[tersely.QuantizerInfo]:
                     learning_rate=LEARNING_RATE,
                 )
             ),
-            summary="Learns scales by gradient while training.",
+            summary="Learns scales by gradients during training.",
             paper="Esser et al., Learned Step Size Quantization, ICLR 2020",
         ),
         tersely.QuantizerInfo(
@@ -58,7 +58,7 @@ def tersely_quantizers() -> list[tersely.QuantizerInfo]:
             implementation="tersely_quantization.lsq_plus:LearnedStepAndOffset",
             needs="training",
             options=with_observer(options(learning_rate=LEARNING_RATE)),
-            summary="Learns scales, and zero points of the affine scheme, while training.",
+            summary="Learns scales, and zero points of the affine scheme, during training.",
             paper="Bhalgat et al., LSQ+, CVPR workshop 2020",
         ),
         tersely.QuantizerInfo(

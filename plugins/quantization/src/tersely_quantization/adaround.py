@@ -1,4 +1,4 @@
-"""Up or down: rounding that is learned for each weight."""
+"""AdaRound: rounding up or down, learned for each weight."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from tersely_quantization.weighed import ObservesGram, as_stored, check_integers
 
 
 class AdaRound(MapsRange, ObservesGram, Sequential, SolvesWeights):
-    """Learns for each weight whether it is rounded up or down.
+    """Learns for each weight whether to round it up or down.
 
     Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020,
-    equations 21 to 24 with a linear activation: Adam on a rectified sigmoid, under a regulariser
-    that is annealed until it is 0 or 1. Departs from it: the error is the exact sum over all
-    inputs, by their products, so that no input is kept; it counts in steps of a row and mean
-    lengths of inputs; ranges are searched for the least squared error, each times the squared
-    length of its input; a row that nearest rounding serves better is rounded to nearest; weights
-    that are zero stay zero, as they may be masked.
+    equations 21 to 24 with a linear activation: Adam on a rectified sigmoid with a regularizer that
+    is annealed until it is 0 or 1. Departs from it: the error is the exact sum over all inputs,
+    from their products, so that no inputs are stored; it is measured in steps of a row and mean
+    norms of inputs; ranges minimize the squared error, weighted by the squared norm of inputs; rows
+    for which nearest rounding is better are rounded to nearest; weights that are zero stay zero,
+    since they may be masked.
 
     Args:
-        iterations: steps of Adam.
-        learning_rate: of Adam; ten times the paper's, for twenty times fewer iterations.
-        warm_up: the share of the iterations without regulariser, in [0, 1].
-        regularization: what multiplies the regulariser, next to errors in steps squared.
-        sequential: whether each block of the model sees what the quantized blocks before it
-            produce, as in the paper, or all of them see the dense model.
+        iterations: the steps of Adam.
+        learning_rate: that of Adam; ten times the paper's, for twenty times fewer iterations.
+        warm_up: the share of the iterations without regularizer, in [0, 1].
+        regularization: the factor of the regularizer, relative to errors in squared steps.
+        sequential: whether each block of the model gets the outputs of the quantized blocks before
+            it, as in the paper, or those of the dense model.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class AdaRound(MapsRange, ObservesGram, Sequential, SolvesWeights):
         self.sequential = sequential
 
     def solve(self, target: tersely.QuantizationTarget) -> tersely.QuantizedWeight:
-        """Return weights that are rounded up or down as their outputs want it.
+        """Return weights that are rounded up or down to keep their outputs close.
 
         Args:
             target: the weight with what was observed of its input.
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution, or its type is
-                no integer.
+            ValueError: the target is not the weight of a linear layer or convolution, or its type
+                is not an integer type.
         """
         check_integers(target)
         problem = weigh(target)

@@ -1,4 +1,4 @@
-"""Weights of the inputs that matter most are rounded in finer steps."""
+"""AWQ: weights of large inputs are rounded in finer steps."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from tersely_quantization.weighed import (
 
 
 class Awq(MapsRange, ObservesGram, Sequential, Equalizes, SolvesWeights):
-    """Multiplies input channels by a power of how large their inputs are.
+    """Multiplies input channels by a power of the mean magnitude of their inputs.
 
     Lin et al., "AWQ: Activation-aware Weight Quantization for On-Device LLM Compression and
-    Acceleration", MLSys 2024, equations 4 and 5: s = mean|x|^alpha, with the alpha in [0, 1] of
-    which the outputs are closest; then the range of each block is clipped where that helps.
-    Departs from it: both errors are exact sums over all inputs, by their products, rather than
-    over a sample of them; s is divided by the mean of its smallest and largest, as a ratio.
+    Acceleration", MLSys 2024, equations 4 and 5: s = mean|x|^alpha, with the alpha in [0, 1] whose
+    outputs are closest; then the range of each block is clipped if that reduces the error. Departs
+    from it: both errors are exact sums over all inputs, from their products, rather than over a
+    sample; s is divided by the geometric mean of its smallest and largest value.
 
     Args:
-        grid: how many alphas are tried, evenly from 0 to 1.
-        clip: whether the range of each block is clipped where that helps.
-        sequential: whether each block of the model sees what the quantized blocks before it
-            produce, or all of them see the dense model, as in the paper.
+        grid: the number of alphas to try, evenly spaced from 0 to 1.
+        clip: whether to clip the range of each block if that reduces the error.
+        sequential: whether each block of the model gets the outputs of the quantized blocks before
+            it, or those of the dense model, as in the paper.
     """
 
     def __init__(self, *, grid: int = 20, clip: bool = True, sequential: bool = False) -> None:
@@ -54,12 +54,12 @@ class Awq(MapsRange, ObservesGram, Sequential, Equalizes, SolvesWeights):
             target: the weight that multiplies it.
 
         Returns:
-            ``gram``: shape (groups, columns, columns), input units squared, sums of x x^T, above
-            the diagonal it means nothing. ``magnitude``: shape (groups, columns), input units,
-            sums of |x|. Empty when there are no vectors.
+            ``gram``: shape (groups, columns, columns), input units squared, sums of x x^T,
+            undefined above the diagonal. ``magnitude``: shape (groups, columns), input units, sums
+            of |x|. Empty when there are no vectors.
 
         Raises:
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         found = super().observe_input(inputs, target)
         if found:
@@ -78,7 +78,7 @@ class Awq(MapsRange, ObservesGram, Sequential, Equalizes, SolvesWeights):
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: a target is no weight of a linear layer or convolution.
+            ValueError: a target is not the weight of a linear layer or convolution.
         """
         problems = [weigh(target) for target in targets]
         magnitude = per_channel(observed_by(targets[0], "magnitude"), problems[0].layout).sum(1)
@@ -104,7 +104,7 @@ class Awq(MapsRange, ObservesGram, Sequential, Equalizes, SolvesWeights):
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         scaled = multiply(target, input_scale)
         if self.clip:
@@ -120,20 +120,20 @@ class Awq(MapsRange, ObservesGram, Sequential, Equalizes, SolvesWeights):
         return tersely.QuantizedWeight(as_stored(rounded, target), qparams, input_scale)
 
     def solve(self, target: tersely.QuantizationTarget) -> tersely.QuantizedWeight:
-        """Return a weight that shares its input with no other, times its factors and rounded.
+        """Return a weight that does not share its input, multiplied by its factors and rounded.
 
         Args:
             target: the weight with what was observed of its input.
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         return self.solve_scaled(target, self.input_scales([target]))
 
 
 def _error(target: tersely.QuantizationTarget, problem: Weighed, scales: Tensor) -> float:
-    """Return what rounding a weight times these factors does to its outputs, tr(D H D^T)."""
+    """Return the output error of rounding a weight times these factors, tr(D H D^T)."""
     scaled = multiply(target, scales)
     rounded = tersely.fake_quantize(scaled, whole_range(scaled, target))
     factors = per_column(scales.to(scaled.dtype), problem.layout, problem.weights.shape[-1])

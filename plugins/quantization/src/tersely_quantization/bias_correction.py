@@ -1,4 +1,4 @@
-"""What rounding a weight shifts on average, made up for in the bias."""
+"""Bias correction: the mean error of rounding a weight, subtracted from the bias."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tersely_quantization.weighed import AT_A_TIME, float_tensor, observed_by
 
 
 class InputMeans(ObservesInputs, CorrectsBias):
-    """Sees the mean of every input and corrects biases by it.
+    """Observes the mean of every input and corrects biases by it.
 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV
-    2019, equation 17: what rounding shifts is (Q(W) - W) E[x]. Departs from it where it has to do
-    without data: E[x] is the mean that calibration sees.
+    2019, equation 17: rounding shifts outputs by (Q(W) - W) E[x]. Departs from the paper, which
+    uses no data: E[x] is the mean of calibration.
     """
 
     def observe_input(
@@ -31,10 +31,10 @@ class InputMeans(ObservesInputs, CorrectsBias):
 
         Returns:
             ``total``: shape (groups, columns), float, input units. ``count``: 0-dim, int64, the
-            vectors in it. Empty when there are none, and for embeddings, which have no bias.
+            number of vectors. Empty when there are none, and for embeddings, which have no bias.
 
         Raises:
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         if isinstance(target.module, nn.Embedding):
             return {}
@@ -46,18 +46,18 @@ class InputMeans(ObservesInputs, CorrectsBias):
         return {"total": total, "count": torch.tensor(count, device=total.device)}
 
     def bias_correction(self, target: tersely.QuantizationTarget, quantized: Tensor) -> Tensor:
-        """Return what is to be added to the bias: (W - Q(W)) E[x].
+        """Return the correction to add to the bias: (W - Q(W)) E[x].
 
         Args:
-            target: the weight as it was, with what was observed of its input.
-            quantized: the weight as it is computed with, the target's shape.
+            target: the weight before quantization, with observations of its input.
+            quantized: the quantized weight, the target's shape.
 
         Returns:
             Shape (outputs,), the tensor's dtype, output units.
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         tensor = float_tensor(target)
         layout = tersely.matrix_layout(target)

@@ -1,4 +1,4 @@
-"""Binarized neural networks: every value is its sign."""
+"""Binarized neural networks: every value is replaced by its sign."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Binarized(Simulates, ChangesAfterStep):
     Courbariaux et al. and Hubara et al., Binarized Neural Networks, NeurIPS 2016, section 1:
     gradients pass the sign of a parameter unchanged (parameters are clamped after each step), and
     that of an input or output where the magnitude is at most 1. The dtype and the scheme of the
-    config do not matter: what is stored is ``int2``.
+    config are not used: integers are stored as ``int2``.
     """
 
     def choose(
         self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
     ) -> tersely.QParams:
-        """Return scale 1 and the middle of the integers, whatever the range.
+        """Return scale 1 and the middle of the integers, for any range.
 
         Args:
             low: shape (blocks along each dimension), float, the smallest value seen.
@@ -43,8 +43,8 @@ class Binarized(Simulates, ChangesAfterStep):
 
         Args:
             value: the tensor, masked, any float dtype.
-            qparams: what `choose` chose.
-            target: what is quantized.
+            qparams: the result of `choose`.
+            target: the target.
         """
         surrogate = value if is_weight(target) else value.clamp(-1, 1)
         return straight_through(surrogate, signs(value.detach()))
@@ -56,8 +56,8 @@ class Binarized(Simulates, ChangesAfterStep):
 
         Args:
             value: the tensor, masked.
-            qparams: what `choose` chose.
-            target: what is quantized.
+            qparams: the result of `choose`.
+            target: the target.
         """
         read = qparams.evolve(
             scale=torch.ones_like(qparams.scale),
@@ -70,11 +70,11 @@ class Binarized(Simulates, ChangesAfterStep):
         return signs(value.detach()).to(torch.int32), read
 
     def after_step(self, tensor: Tensor, target: tersely.QuantizationTarget) -> None:
-        """Clamp a parameter to [-1, 1] after the optimizer moved it.
+        """Clamp a parameter to [-1, 1] after the optimizer's step.
 
         Args:
             tensor: the raw parameter, changed in place.
-            target: what is quantized.
+            target: the target.
         """
         tensor.clamp_(-1, 1)
 
@@ -89,5 +89,5 @@ def signs(value: Tensor) -> Tensor:
 
 
 def is_weight(target: tersely.QuantizationTarget) -> bool:
-    """Tell whether a target belongs to its module rather than to what flows through it."""
+    """Tell whether a target is a parameter or buffer rather than an input or output."""
     return target.plan.kind in ("parameter", "buffer")

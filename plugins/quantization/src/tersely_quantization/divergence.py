@@ -1,4 +1,4 @@
-"""The clipping threshold after which quantized values tell most about the original ones.
+"""The clipping threshold with the least divergence between original and quantized values.
 
 Migacz, 8-bit Inference with TensorRT, GPU Technology Conference 2017: of all thresholds take the
 one with the smallest Kullback-Leibler divergence between the clipped histogram of magnitudes and
@@ -14,9 +14,9 @@ import tersely
 from tersely_quantization.histogram import Histogram
 
 _MOST_CANDIDATES = 512
-_ROOM = 2**21  # numbers worked on at once
-_SMOOTH = 1e-4  # counts of a bin that the quantized histogram leaves empty
-_EQUAL = 1e-9  # nats, below what sums of a million counts can tell apart
+_ROOM = 2**21  # numbers processed at once
+_SMOOTH = 1e-4  # counts of a bin that is empty in the quantized histogram
+_EQUAL = 1e-9  # nats, below the precision of sums of a million counts
 
 
 def divergence_range(
@@ -24,12 +24,12 @@ def divergence_range(
 ) -> tuple[Tensor, Tensor]:
     """Return the observed range, clipped where the divergence is smallest.
 
-    Departs from the slides: at most 512 thresholds are compared; zero, which every scale has,
-    counts no more than its neighbours (sparse tensors would be clipped for nothing); what is
-    clipped onto a bin that the quantized histogram leaves empty has a small probability there
-    rather than none, which would rule the threshold out; no threshold clips more than half of the
-    values; of equally good thresholds the whole range is taken, or else the smallest; a tensor of
-    one sign with the affine scheme has all levels on that side.
+    Departs from the slides: at most 512 thresholds are compared; zero, which every scale
+    represents, counts no more than its neighbours (otherwise sparse tensors would be clipped
+    needlessly); values clipped onto a bin that is empty in the quantized histogram get a small
+    probability instead of zero, which would exclude the threshold; no threshold clips more than
+    half of the values; among equally good thresholds, the whole range or else the smallest is
+    taken; a tensor of one sign with the affine scheme has all levels on that side.
 
     Args:
         histogram: what was observed.
@@ -59,7 +59,7 @@ def divergence_range(
 
 
 def least_divergent(counts: Tensor, used: Tensor, levels: int) -> Tensor:
-    """Return how many bins to keep of each histogram.
+    """Return the number of bins to keep of each histogram.
 
     Args:
         counts: shape (blocks, bins), float64, counts of magnitudes.
@@ -97,7 +97,7 @@ def _divergences(counts: Tensor, kept: Tensor, levels: int) -> Tensor:
     run_sums = _at(sums, ends).diff(dim=-1)
     run_filled = _at(filled, ends).diff(dim=-1)
     run_filled[..., -1] += ((outside > 0) & (last == 0)).double()
-    # A run is empty in Q and not in P only where it gets nothing but what is clipped.
+    # A run is empty in Q but not in P only if all of its counts are clipped ones.
     smoothed = torch.where(run_sums > 0, run_sums, _SMOOTH)
     shared = torch.log(smoothed / run_filled.clamp(min=1))
     reference = run_sums
@@ -105,7 +105,7 @@ def _divergences(counts: Tensor, kept: Tensor, levels: int) -> Tensor:
     own = _cumulative(torch.special.xlogy(counts, counts)).gather(1, kept)
     own += torch.special.xlogy(last + outside, last + outside) - torch.special.xlogy(last, last)
     found = (own - (reference * shared).sum(-1)) / total - total.log() + inside.log()
-    # Where all that is kept shares a run with all that is clipped, both histograms are one spike.
+    # If all kept counts share a run with all clipped ones, both histograms are a single spike.
     return found.masked_fill((inside * 2 < total) | (inside == 0) | found.isnan(), torch.inf)
 
 

@@ -15,7 +15,7 @@ from tersely_quantization.observers import make_observer
 from tersely_quantization.straight_through import straight_through
 
 _LARGEST_BITS = 16
-_SPREAD = 2654435761  # keeps the calls of one seed away from those of the next
+_SPREAD = 2654435761  # separates the calls of one seed from those of the next
 _INTEGER = re.compile(r"(u?)int(\d+)\Z")
 
 
@@ -23,16 +23,16 @@ class DoReFa(ObservesRange, Simulates, ClipsGradients):
     """Quantizes tanh(weight), scaled to [0, 1], and outputs clamped to [0, 1].
 
     Zhou et al., DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth
-    Gradients, arXiv 2016, sections 2.3 to 2.5; n = quant_max - quant_min steps lie between 0 and 1
+    Gradients, arXiv 2016, sections 2.3 to 2.5; n = quant_max - quant_min steps from 0 to 1
     (for ``uintk`` the paper's 2^k - 1). Departs from the paper: 1-bit weights have no scale of
-    their own; inputs are quantized with the observed range; gradients are quantized only when asked
-    for, and those of outputs only. Weights of ``uintk`` cannot be zero, those of ``intk`` can.
+    their own; inputs are quantized with the observed range; only gradients of outputs are
+    quantized, and only on request. Weights of ``uintk`` cannot be zero, those of ``intk`` can.
 
     Args:
-        gradient_bits: bits of the gradients of outputs, or None to leave them alone; with it
-            outputs do not compile as one graph.
-        seed: of the noise that is added to gradients before they are rounded.
-        observer: what finds the range of inputs.
+        gradient_bits: the bits of the gradients of outputs, or None to leave them unchanged; with
+            it, outputs do not compile as one graph.
+        seed: the seed of the noise that is added to gradients before rounding.
+        observer: the observer of inputs.
         observer_options: the observer's options.
     """
 
@@ -57,7 +57,7 @@ class DoReFa(ObservesRange, Simulates, ClipsGradients):
     def choose(
         self, low: Tensor, high: Tensor, target: tersely.QuantizationTarget
     ) -> tersely.QParams:
-        """Return the steps of [0, 1], or for an input those of the observed range.
+        """Return the scale of [0, 1], or for an input that of the observed range.
 
         Args:
             low: shape (blocks along each dimension), float, the smallest value seen.
@@ -84,8 +84,8 @@ class DoReFa(ObservesRange, Simulates, ClipsGradients):
 
         Args:
             value: the tensor, masked, any float dtype.
-            qparams: what `choose` chose.
-            target: what is quantized.
+            qparams: the result of `choose`.
+            target: the target.
         """
         if target.plan.kind == "input":
             return tersely.fake_quantize(value, qparams)
@@ -101,15 +101,15 @@ class DoReFa(ObservesRange, Simulates, ClipsGradients):
     def integers(
         self, value: Tensor, qparams: tersely.QParams, target: tersely.QuantizationTarget
     ) -> tuple[Tensor, tersely.QParams]:
-        """Return the integers that simulated values stand for, and how they are read.
+        """Return the integers of simulated values, and their scales and zero points.
 
         A weight of ``intk`` has the integers of ``intk`` with scale 2 / n; of ``uintk`` the odd
         integers from -n to n with scale 1 / n, which need one bit more.
 
         Args:
             value: the tensor, masked.
-            qparams: what `choose` chose.
-            target: what is quantized.
+            qparams: the result of `choose`.
+            target: the target.
         """
         value = value.detach()
         if target.plan.kind in ("input", "output"):
@@ -131,9 +131,10 @@ class DoReFa(ObservesRange, Simulates, ClipsGradients):
         return integers.to(torch.int32), read
 
     def _few_bits(self, gradient: Tensor) -> Tensor:
-        # Section 2.5. A generator for each call: unlike a kept one it can be copied and pickled.
+        # Section 2.5. A new generator for each call: unlike a stored one, it needs no copying and
+        # pickling.
         generator = torch.Generator(gradient.device)
-        # The generator of CPUs takes no more than 32 bits of a seed.
+        # The CPU's generator uses at most 32 bits of a seed.
         generator.manual_seed((self.seed * _SPREAD + self.drawn) % 2**32)
         self.drawn += 1
         noise = torch.rand(gradient.shape, generator=generator, device=gradient.device) - 0.5
@@ -141,12 +142,12 @@ class DoReFa(ObservesRange, Simulates, ClipsGradients):
 
 
 def quantized_gradient(gradient: Tensor, noise: Tensor, *, bits: int) -> Tensor:
-    """Return a gradient rounded to few values in each sample, as section 2.5 has it.
+    """Return a gradient quantized for each sample as in section 2.5.
 
     Args:
         gradient: any shape with samples in dimension 0.
         noise: the gradient's shape, in [-0.5, 0.5) steps.
-        bits: bits of a value.
+        bits: the bits of a value.
 
     Returns:
         The gradient's shape and dtype; 0 for a sample whose gradient is 0.

@@ -1,4 +1,4 @@
-"""Rounding with a weight update: columns to come make up for the error of each."""
+"""GPTQ: rounding with a weight update, in which remaining columns compensate for errors."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from tersely_quantization.weighed import ObservesGram, as_stored, check_integers
 
 
 class Gptq(MapsRange, ObservesGram, Sequential, SolvesWeights):
-    """Rounds columns one after the other and updates those to come.
+    """Rounds columns one after another and updates the remaining ones.
 
     Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
     Transformers", ICLR 2023, algorithm 1 with the Cholesky factor of the inverse Hessian of section
-    3.3. Departs from the paper: columns with large inputs go first, and the scales are those of the
-    weight before any update, so that they belong to the columns as they lie (``act_order`` and
-    ``static_groups`` of its authors' code); ranges are searched for the least squared error, each
-    over the squared diagonal of that factor, as it adds to that of the output; weights that are
-    zero stay zero, as they may be masked; grouped convolutions are solved group by group; a
-    transposed convolution as if its outputs did not overlap.
+    3.3. Departs from the paper: columns with large inputs are rounded first, and scales are chosen
+    before any update, so that they belong to the original order of columns (``act_order`` and
+    ``static_groups`` in its authors' code); ranges minimize the squared error divided by the
+    squared diagonal of that factor, which is its share in the output's error; weights that are zero
+    stay zero, since they may be masked; grouped convolutions are solved group by group, and
+    transposed convolutions as if their outputs did not overlap.
 
     Args:
-        percdamp: what is added to the diagonal of the Hessian, as a share of its mean.
-        block_size: columns after which all columns to come are updated; speed alone depends on it.
-        act_order: whether columns are taken by the length of their inputs, the largest first, or
-            as they lie.
-        search: whether smaller ranges than the whole are tried for each block.
-        sequential: whether each block of the model sees what the quantized blocks before it
-            produce, or all of them see the dense model.
+        percdamp: the number added to the diagonal of the Hessian, as a share of its mean.
+        block_size: the number of columns after which all remaining columns are updated; affects
+            only speed.
+        act_order: whether to round columns in the order of the norms of their inputs, the largest
+            first, or in their own order.
+        search: whether to try smaller ranges than the whole for each block.
+        sequential: whether each block of the model gets the outputs of the quantized blocks before
+            it, or those of the dense model.
     """
 
     def __init__(
@@ -51,15 +52,15 @@ class Gptq(MapsRange, ObservesGram, Sequential, SolvesWeights):
         self.sequential = sequential
 
     def solve(self, target: tersely.QuantizationTarget) -> tersely.QuantizedWeight:
-        """Return rounded weights that make up for each other's errors.
+        """Return rounded weights that compensate for each other's errors.
 
         Args:
             target: the weight with what was observed of its input.
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution, its type is no
-                integer, or its Hessian is singular.
+            ValueError: the target is not the weight of a linear layer or convolution, its type is
+                not an integer type, or its Hessian is singular.
         """
         check_integers(target)
         problem = weigh(target)

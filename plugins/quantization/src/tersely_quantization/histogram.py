@@ -1,9 +1,9 @@
-"""Histograms of what was observed, whose bins merge exactly, and the observer that keeps them.
+"""Histograms of observed values, whose bins merge exactly, and the observer that collects them.
 
-Bins divide [-R, R] evenly, where R is the smallest power of two above every magnitude of the block;
-the two that touch zero are one. When R doubles, neighbouring bins become one. Multiplying by a
-power of two is exact, so the counts do not depend on the order in which values were seen, nor on
-which process saw them.
+Bins divide [-R, R] evenly, where R is the smallest power of two above all magnitudes of the block;
+the two bins next to zero are one. When R doubles, pairs of neighbouring bins are merged.
+Multiplication by powers of two is exact, so the counts depend neither on the order of values nor on
+the process that observed them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import tersely
 
 BINS = 4096
 SMALLEST_EXPONENT = -30
-"""Smaller than any scale, so nothing below it has to be distinguished."""
+"""Smaller than any scale, so that smaller values need not be distinguished."""
 
 _MOST_COUNTERS = 2**24  # 128 MiB of int64, whatever the number of blocks
 _FEWEST_BINS = 16
-_PIECE = 2**15  # elements whose indices stay in the cache
-_LARGE_PIECE = 2**24  # elements for one call of a kernel elsewhere
+_PIECE = 2**15  # elements whose indices stay in cache
+_LARGE_PIECE = 2**24  # elements per kernel call on other devices
 _LARGEST_SHIFT = 62
 
 Statistics: TypeAlias = Mapping[str, Tensor]
@@ -35,8 +35,8 @@ class Histogram:
     """Counts of values, one row for each block.
 
     Attributes:
-        counts: shape (blocks, bins), int64; bin number bins / 2 + step holds the values whose
-            quotient by the width is ``step`` when cut towards zero.
+        counts: shape (blocks, bins), int64; bin number bins / 2 + step counts the values whose
+            quotient by the width, truncated towards zero, is ``step``.
         width: shape (blocks, 1), float64, value units per bin, a power of two.
         low: shape (blocks,), float, the smallest value seen.
         high: shape (blocks,), float, the largest value seen.
@@ -60,7 +60,7 @@ class Histogram:
         return torch.maximum(-self.low, self.high).double()
 
     def within(self, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the observed range without what is larger than a threshold.
+        """Return the observed range, clipped at a threshold.
 
         Args:
             threshold: shape (blocks,), float64, at least 0.
@@ -77,11 +77,11 @@ Find: TypeAlias = Callable[[Histogram, tersely.QuantizationTarget], tuple[Tensor
 
 
 class HistogramObserver:
-    """Keeps a histogram of each block and finds the range in it.
+    """Collects a histogram of each block and finds a range in it.
 
     Args:
-        find: what makes a range of a histogram.
-        bins: bins of a block, a power of two; fewer where there are many blocks.
+        find: returns the range of a histogram.
+        bins: the bins of a block, a power of two; fewer if there are many blocks.
     """
 
     def __init__(self, find: Find, *, bins: int = BINS) -> None:
@@ -111,7 +111,7 @@ class HistogramObserver:
     def range(
         self, statistics: Statistics, target: tersely.QuantizationTarget
     ) -> tuple[Tensor, Tensor]:
-        """Return the range that the histogram suggests.
+        """Return the range of the histogram.
 
         Raises:
             CalibrationError: values that are NaN or infinite were observed.
@@ -127,12 +127,12 @@ def count_values(values: Tensor, size: Sequence[int], bins: int) -> Statistics:
     Args:
         values: any shape, float, not empty; read only.
         size: elements per block, one integer per dimension, -1 = the whole dimension.
-        bins: bins of a block, a power of two; fewer are used where there are many blocks.
+        bins: the bins of a block, a power of two; fewer are used if there are many blocks.
 
     Returns:
         Each of shape (blocks along each dimension): ``low`` and ``high``; ``exponent`` of R, int32;
-        ``unusable``, how many values are NaN or infinite, int64. And ``counts``, int64, with the
-        bins as one more dimension.
+        ``unusable``, the number of values that are NaN or infinite, int64. And ``counts``, int64,
+        with bins as an additional dimension.
     """
     values = values if values.dtype == torch.float64 else values.float()
     low, high = tersely.block_range(values, size)
@@ -142,7 +142,7 @@ def count_values(values: Tensor, size: Sequence[int], bins: int) -> Statistics:
         unusable = tersely.sum_blocks((~is_usable).long(), size)
         values = torch.where(is_usable, values, 0.0)
         low, high = tersely.block_range(values, size)
-    # The floor first: of 0 frexp says 2^0.
+    # The minimum first: frexp of 0 returns 2^0.
     largest = torch.maximum(-low, high).clamp(min=2.0**SMALLEST_EXPONENT / 2)
     exponent = torch.frexp(largest).exponent
     bins = _affordable(bins, low.numel())
@@ -179,11 +179,11 @@ def merge_counts(one: Statistics, other: Statistics) -> Statistics:
 
 
 def read_histogram(statistics: Statistics, target: tersely.QuantizationTarget) -> Histogram:
-    """Return what was counted, one row for each block.
+    """Return the histogram, with one row for each block.
 
     Args:
         statistics: as `count_values` returns them.
-        target: whose values were counted.
+        target: the target whose values were counted.
 
     Raises:
         CalibrationError: values that are NaN or infinite were observed.
@@ -218,7 +218,7 @@ def _affordable(bins: int, blocks: int) -> int:
 
 
 def _counted(blocks: Tensor, per_unit: Tensor, bins: int) -> Tensor:
-    # In pieces, so that what is computed on the way stays in the cache.
+    # In pieces, so that intermediate results stay in cache.
     count, length = blocks.shape
     size = _PIECE if blocks.device.type == "cpu" else _LARGE_PIECE
     columns = min(length, size)
@@ -244,7 +244,7 @@ def _counted_by_number(values: Tensor, size: Sequence[int], per_unit: Tensor, bi
 
 
 def _coarsened(statistics: Statistics, exponent: Tensor) -> Tensor:
-    # The counts with R = 2 ** exponent: a step is cut towards zero once more.
+    # The counts with R = 2 ** exponent: a step is truncated towards zero once more.
     counts, shift = statistics["counts"], exponent - statistics["exponent"]
     if not bool(shift.any()):
         return counts

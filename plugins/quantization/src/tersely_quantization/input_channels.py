@@ -1,4 +1,4 @@
-"""Factors of input channels: one number each, multiplied into weights and divided out of inputs."""
+"""Factors of input channels, by which weights are multiplied and inputs divided."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TINY = 1e-5
 
 
 def per_channel(columns: Tensor, layout: tersely.Layout) -> Tensor:
-    """View values of columns by the input channel that each column belongs to.
+    """View values of columns by their input channel.
 
     Args:
         columns: shape (groups, columns).
-        layout: how a weight is the matrices with these columns.
+        layout: how the weight is arranged as matrices with these columns.
 
     Returns:
         Shape (inputs, columns of one input).
@@ -26,12 +26,12 @@ def per_channel(columns: Tensor, layout: tersely.Layout) -> Tensor:
 
 
 def per_column(channels: Tensor, layout: tersely.Layout, columns: int) -> Tensor:
-    """Give every column the value of its input channel.
+    """Return the value of each column's input channel.
 
     Args:
         channels: shape (inputs,).
-        layout: how a weight is matrices.
-        columns: how many columns each has.
+        layout: how the weight is arranged as matrices.
+        columns: the number of columns of each matrix.
 
     Returns:
         Shape (groups, columns).
@@ -49,10 +49,10 @@ def multiply(target: tersely.QuantizationTarget, input_scale: Tensor) -> Tensor:
         input_scale: shape (inputs,).
 
     Returns:
-        The target's shape; float32, or float64 where the target is.
+        The target's shape; float32, or float64 if the target is.
 
     Raises:
-        ValueError: the target is no weight of a linear layer or convolution.
+        ValueError: the target is not the weight of a linear layer or convolution.
     """
     tensor = float_tensor(target)
     layout = tersely.matrix_layout(target)
@@ -62,11 +62,11 @@ def multiply(target: tersely.QuantizationTarget, input_scale: Tensor) -> Tensor:
 
 
 def normalized(scales: Tensor, *, is_alive: Tensor) -> Tensor:
-    """Return factors whose smallest and largest are equally far from 1, as a ratio.
+    """Return factors divided by the geometric mean of the smallest and the largest.
 
     Args:
         scales: shape (inputs,), float, not negative.
-        is_alive: bool, shape (inputs,): the others have nothing to share out and get 1.
+        is_alive: bool, shape (inputs,); other channels are always zero and get 1.
     """
     if not bool(is_alive.any()):
         return torch.ones_like(scales)

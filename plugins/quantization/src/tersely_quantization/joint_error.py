@@ -1,4 +1,4 @@
-"""What factors of inputs do to outputs when weights and inputs are both rounded."""
+"""The output error of factors of inputs when both weights and inputs are rounded."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tersely_quantization.weighed import Weighed, observed_by, output_errors, we
 
 _STEPS: Final = 255
 _VARIANCE: Final = 1 / 12
-"""Of an error that is anywhere within a step with equal chance, in steps squared."""
+"""The variance of an error that is uniform over a step, in squared steps."""
 
 
 def least_error(
     targets: Sequence[tersely.QuantizationTarget], candidates: Sequence[Tensor]
 ) -> Tensor:
-    """Return the factors with the least expected squared error of outputs, the first of equals.
+    """Return the factors with the least expected squared error of outputs; the first among equals.
 
-    The error of the weights is the exact sum over all inputs, tr(D H D^T). Inputs are taken to be
-    rounded to 8 bits with one range; each column's error is independent of the others and as large
-    as that of a value anywhere within a step, or the value itself where that is smaller, as it is
-    for most of a column that rounds to zero.
+    The error of the weights is the exact sum over all inputs, tr(D H D^T). Inputs are assumed to be
+    rounded to 8 bits with one range; errors of columns are independent, with the variance of a
+    uniform error within a step, or of the value itself if that is smaller, as in a column that
+    mostly rounds to zero.
 
     Args:
-        targets: the weights, with ``low``, ``high``, ``gram`` and ``count`` observed of their
+        targets: the weights, with ``low``, ``high``, ``gram`` and ``count`` observed for their
             input.
         candidates: factors, each of shape (inputs,): weights are multiplied and inputs divided by
             them.

@@ -28,7 +28,7 @@ def round_learned(
 
     Args:
         value: any shape, any float dtype.
-        scale: shape (blocks along each dimension) or what broadcasts to ``value``, positive.
+        scale: shape (blocks along each dimension), or one that broadcasts to ``value``; positive.
         zero_point: the scale's shape and dtype, integers.
         qparams: the integers' range, the dtype and the block size.
 
@@ -48,10 +48,10 @@ def round_learned(
 
 
 def _over_elements(per_block: Tensor, value: Tensor, qparams: tersely.QParams) -> Tensor:
-    # One for each element, as a view where the layout allows; its gradient is summed per block.
+    # One for each element, as a view if the layout allows it; its gradient is summed per block.
     if qparams.block_size is not None:
         return tersely.expand_blocks(per_block, qparams.block_size, value.shape)
-    if per_block.ndim > value.ndim:  # a sample without its batch
+    if per_block.ndim > value.ndim:  # a sample without a batch dimension
         per_block = per_block.reshape(per_block.shape[per_block.ndim - value.ndim :])
     return per_block.expand(value.shape)
 
@@ -88,7 +88,7 @@ class _RoundLearned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        # An embedding may give rows alone, which its optimizer may insist on.
+        # An embedding may have sparse gradients, which its optimizer may require.
         rows = gradient.coalesce() if gradient.is_sparse else None
         gradient = gradient if rows is None else rows.to_dense()
         value, scale, zero_point = ctx.saved_tensors

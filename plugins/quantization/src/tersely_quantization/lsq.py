@@ -19,23 +19,23 @@ from tersely_quantization.straight_through import guarded
 
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
 LARGEST_SCALE = torch.finfo(torch.float32).max / 2**17
-"""Times any integer of up to 16 bits it is still finite."""
+"""Finite when multiplied by any integer of up to 16 bits."""
 
 
 class LearnedStepSize(MapsRange, ObservesRange, LearnsScales, Optimizes, ClipsGradients):
-    """Learns the scale of every block by gradient; the zero point stays as it was chosen.
+    """Learns the scale of every block by gradients; the zero point stays as chosen.
 
     Esser et al., Learned Step Size Quantization, ICLR 2020: scales start at
-    2 * mean(abs(x)) / sqrt(quant_max) (section 2.1), of a parameter's own values or of what
-    calibration saw. Departs from the paper: an optimizer of their own moves them by shares of their
-    size, so that one learning rate suits weights of any magnitude; a scale below the smallest one
-    counts as that, and receives gradients as before.
+    2 * mean(abs(x)) / sqrt(quant_max) (section 2.1), of a parameter's own values or of the values
+    in calibration. Departs from the paper: scales have an optimizer of their own, which changes
+    them by fractions, so that one learning rate suits weights of any magnitude; a scale below the
+    smallest usable one is replaced by it, with the same gradients.
 
     Args:
-        initial_scale: what every scale starts at instead, or None.
-        learning_rate: of the optimizer that moves the scales: about the share of its size that a
-            scale moves by in one step.
-        observer: what finds the range of inputs and outputs, for their zero points.
+        initial_scale: the initial value of every scale instead, or None.
+        learning_rate: that of the scales' optimizer: about the fraction by which a scale changes in
+            one step.
+        observer: the observer of inputs and outputs, for their zero points.
         observer_options: the observer's options.
     """
 
@@ -53,16 +53,16 @@ class LearnedStepSize(MapsRange, ObservesRange, LearnsScales, Optimizes, ClipsGr
         self.observer_options = dict(observer_options or {})
 
     def observer(self, target: tersely.QuantizationTarget) -> tersely.Observer:
-        """Return the observer of one target's values, which keeps their magnitudes too."""
+        """Return the observer of one target's values, which also collects their magnitudes."""
         return WithMagnitudes(make_observer(self.observer_name, self.observer_options))
 
     def start(
         self, qparams: tersely.QParams, target: tersely.QuantizationTarget
     ) -> dict[str, Tensor]:
-        """Return where scales start.
+        """Return the initial scales.
 
         Args:
-            qparams: what `choose` chose.
+            qparams: the result of `choose`.
             target: the target with its statistics; a parameter's with its tensor.
 
         Returns:
@@ -80,8 +80,8 @@ class LearnedStepSize(MapsRange, ObservesRange, LearnsScales, Optimizes, ClipsGr
         """Return the chosen parameters with the learned scale.
 
         Args:
-            qparams: what `choose` chose.
-            learned: ``scale``, as the optimizer left it.
+            qparams: the result of `choose`.
+            learned: ``scale``, with the optimizer's values.
         """
         return qparams.evolve(scale=usable_scale(learned["scale"].detach(), qparams))
 
@@ -96,15 +96,15 @@ class LearnedStepSize(MapsRange, ObservesRange, LearnsScales, Optimizes, ClipsGr
 
         Args:
             value: the tensor, masked, any float dtype.
-            qparams: what `choose` chose.
+            qparams: the result of `choose`.
             learned: ``scale``.
-            target: what is quantized.
+            target: the target.
         """
         scale = usable_scale(learned["scale"], qparams)
         return round_learned(value, scale, qparams.zero_point.to(scale.dtype), qparams)
 
     def optimizer(self, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """Return Adam that moves each scale by a share of its size.
+        """Return an Adam optimizer that changes each scale by fractions.
 
         Args:
             tensors: all scales.
@@ -113,10 +113,10 @@ class LearnedStepSize(MapsRange, ObservesRange, LearnsScales, Optimizes, ClipsGr
 
 
 def usable_scale(raw: Tensor, qparams: tersely.QParams) -> Tensor:
-    """Return a learned scale, positive and finite whatever it was; gradients pass unchanged.
+    """Return a learned scale, made positive and finite; gradients pass unchanged.
 
     Args:
-        raw: the scale as the optimizer left it.
-        qparams: what was chosen, whose scale stands in for NaN.
+        raw: the optimizer's value of the scale.
+        qparams: the result of `choose`, whose scale replaces NaN.
     """
     return guarded(raw, qparams.scale, low=SMALLEST_SCALE, high=LARGEST_SCALE)

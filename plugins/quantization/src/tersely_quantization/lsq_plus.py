@@ -21,19 +21,19 @@ _DEVIATIONS = 3
 
 
 class LearnedStepAndOffset(MapsRange, ObservesRange, LearnsScales, OptimizesByName, ClipsGradients):
-    """Learns the scale of every block, and the zero point too where the scheme is affine.
+    """Learns the scale of every block, and with the affine scheme also the zero point.
 
     Bhalgat et al., LSQ+: Improving low-bit quantization through learnable offsets and better
     initialization, CVPR workshop 2020. Scales of symmetric weights start at
     max(abs(mean - 3 std), abs(mean + 3 std)) / 2^(bits - 1) (section 3.2), everything else at the
     observed range. Departs from the paper: the offset is learned in integer steps and rounded
-    before it is used, so that zero stays exact; an optimizer of their own moves scales by shares
-    of their size.
+    before use, so that zero stays exact; scales have an optimizer of their own, which changes them
+    by fractions.
 
     Args:
-        learning_rate: of the optimizer that moves scales and zero points: about the share of its
-            size that a scale moves by in one step, and integer steps for a zero point.
-        observer: what finds the range of inputs and outputs.
+        learning_rate: that of the optimizer of scales and zero points: about the fraction by which
+            a scale changes in one step, and the number of integer steps for a zero point.
+        observer: the observer of inputs and outputs.
         observer_options: the observer's options.
     """
 
@@ -55,10 +55,10 @@ class LearnedStepAndOffset(MapsRange, ObservesRange, LearnsScales, OptimizesByNa
     def start(
         self, qparams: tersely.QParams, target: tersely.QuantizationTarget
     ) -> dict[str, Tensor]:
-        """Return where scales and zero points start.
+        """Return the initial scales and zero points.
 
         Args:
-            qparams: what `choose` chose.
+            qparams: the result of `choose`.
             target: the target; a parameter's with its tensor.
 
         Returns:
@@ -78,11 +78,11 @@ class LearnedStepAndOffset(MapsRange, ObservesRange, LearnsScales, OptimizesByNa
         return {"scale": scale.to(qparams.scale).reshape(qparams.scale.shape)}
 
     def meaning(self, qparams: tersely.QParams, learned: Mapping[str, Tensor]) -> tersely.QParams:
-        """Return the parameters that what is learned stands for.
+        """Return the parameters that correspond to the learned tensors.
 
         Args:
-            qparams: what `choose` chose.
-            learned: ``scale`` and, where it is learned, ``zero_point``, as the optimizer left them.
+            qparams: the result of `choose`.
+            learned: ``scale`` and, if it is learned, ``zero_point``, with the optimizer's values.
         """
         scale = usable_scale(learned["scale"].detach(), qparams)
         if "zero_point" not in learned:
@@ -97,13 +97,13 @@ class LearnedStepAndOffset(MapsRange, ObservesRange, LearnsScales, OptimizesByNa
         learned: Mapping[str, Tensor],
         target: tersely.QuantizationTarget,
     ) -> Tensor:
-        """Return the fake-quantized values; gradients reach what is learned.
+        """Return the fake-quantized values; gradients reach the learned tensors.
 
         Args:
             value: the tensor, masked, any float dtype.
-            qparams: what `choose` chose.
-            learned: ``scale`` and, where it is learned, ``zero_point``.
-            target: what is quantized.
+            qparams: the result of `choose`.
+            learned: ``scale`` and, if it is learned, ``zero_point``.
+            target: the target.
         """
         scale = usable_scale(learned["scale"], qparams)
         if "zero_point" in learned:
@@ -113,7 +113,7 @@ class LearnedStepAndOffset(MapsRange, ObservesRange, LearnsScales, OptimizesByNa
         return round_learned(value, scale, zero_point, qparams)
 
     def named_optimizer(self, tensors: Mapping[str, Sequence[Tensor]]) -> torch.optim.Optimizer:
-        """Return Adam that moves each scale by a share of its size, and zero points by steps.
+        """Return an Adam optimizer that changes scales by fractions, and zero points by steps.
 
         Args:
             tensors: all scales under ``scale``, zero points under ``zero_point``.

@@ -1,4 +1,4 @@
-"""The observer that adds the mean magnitude to what another observer keeps."""
+"""An observer that adds the mean magnitude to the statistics of another observer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUM, COUNT = "magnitude_sum", "magnitude_count"
 
 
 class WithMagnitudes:
-    """Lets another observer find the range, and keeps the sum and the count of magnitudes beside.
+    """Wraps another observer, and also collects the sum and the count of magnitudes.
 
     Args:
         inner: the other observer.
@@ -23,7 +23,7 @@ class WithMagnitudes:
         self.inner = inner
 
     def observe(self, values: Tensor, size: tuple[int, ...]) -> dict[str, Tensor]:
-        """Return what the other observer tells, and the magnitudes of one batch."""
+        """Return the other observer's statistics and the magnitudes of one batch."""
         total = tersely.reduce_blocks(values, size, _sum)
         if 0 in size:  # numbered blocks, which may hold different numbers of elements
             count = tersely.sum_blocks(torch.ones_like(values, dtype=torch.int64), size)
@@ -33,11 +33,11 @@ class WithMagnitudes:
         return {**self.inner.observe(values, size), SUM: total, COUNT: count}
 
     def merge(self, before: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what is known after one more batch."""
+        """Return the statistics after one more batch."""
         return {**self.inner.merge(before, batch), **_added([before, batch])}
 
     def join(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Return what all processes know."""
+        """Return the statistics of all processes."""
         return {**self.inner.join(parts), **_added(parts)}
 
     def range(

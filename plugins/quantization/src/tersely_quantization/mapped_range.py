@@ -1,4 +1,4 @@
-"""The scale that most algorithms take: the range of a target, mapped onto its integers."""
+"""The usual scale: the range of a target, mapped onto its integers."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import tersely
 class MapsRange:
     """Maps a range onto the integers as the specification does (rules Q2)."""
 
-    # The function itself, by which small targets that are alike are known to be stacked.
+    # The function itself, by which it is recognized that small targets can be stacked.
     choose = staticmethod(tersely.choose_qparams)

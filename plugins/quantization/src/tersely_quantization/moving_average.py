@@ -1,4 +1,4 @@
-"""The observer that follows the range of batches with a moving average."""
+"""An observer of moving averages of the range."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DECAY = 0.99
 
 
 class MovingAverage:
-    """Averages the smallest and the largest value of batches, the first batch as it is.
+    """Averages the smallest and the largest value of batches, starting from the first batch.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference", CVPR 2018, section 3.1. Batches count in the order in which
-    they come; processes count alike.
+    Integer-Arithmetic-Only Inference", CVPR 2018, section 3.1. The order of batches matters;
+    processes have equal weights.
 
     Args:
-        decay: the share of the old range that stays, in [0, 1).
+        decay: the weight of the old range, in [0, 1).
     """
 
     def __init__(self, *, decay: float = DECAY) -> None:

@@ -1,4 +1,4 @@
-"""The observers that quantizers of this package offer by name."""
+"""The observers that the quantizers of this package offer by name."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def make_observer(name: str, options: Mapping[str, Any] | None = None) -> tersel
 
     Args:
         name: ``min_max``, ``moving_average``, ``percentile``, ``histogram`` or ``mse``.
-        options: what it takes: ``decay`` for ``moving_average``, ``percentile`` for
+        options: its options: ``decay`` for ``moving_average``, ``percentile`` for
             ``percentile``, ``bins`` for the last three.
 
     Raises:
-        ValueError: there is no such observer, or it does not take these options.
+        ValueError: there is no such observer, or it does not have these options.
     """
     if name not in _MAKERS:
         raise ValueError(f"no observer is called {name!r}; there are {', '.join(_MAKERS)}")

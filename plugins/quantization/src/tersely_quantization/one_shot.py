@@ -1,4 +1,4 @@
-"""Descriptors of the algorithms that quantize weights in one shot; imports no torch."""
+"""Descriptors of algorithms that quantize weights in one shot; imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SWITCH = {"type": "boolean"}
 
 
 def one_shot_quantizers() -> list[tersely.QuantizerInfo]:
-    """Return the algorithms that solve for weights, and the baseline that they have to beat."""
+    """Return the algorithms that solve for weights, and their baseline."""
     return [
         tersely.QuantizerInfo(
             name="rtn",
@@ -32,7 +32,7 @@ def one_shot_quantizers() -> list[tersely.QuantizerInfo]:
                 sequential=SWITCH,
             ),
             needs="activations",
-            summary="Rounding column by column; columns to come make up for each error.",
+            summary="Rounding column by column; the remaining columns compensate for each error.",
             paper="Frantar et al., GPTQ, ICLR 2023",
         ),
         tersely.QuantizerInfo(

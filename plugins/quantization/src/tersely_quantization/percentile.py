@@ -1,4 +1,4 @@
-"""The range that holds a given share of the values, so that outliers do not stretch it.
+"""The range that contains a given share of the values, excluding outliers.
 
 McKinstry et al., Discovering Low-Precision Networks Close to Full-Precision Networks for Efficient
 Inference, NeurIPS workshop 2019, which calibrates activations with such a share.
@@ -15,27 +15,27 @@ import tersely
 from tersely_quantization.histogram import Histogram
 
 SHARE = 0.9999
-_LARGEST_DENOMINATOR = 10**8  # times the count of values it fits int64
+_LARGEST_DENOMINATOR = 10**8  # fits into int64 when multiplied by a count of values
 
 
 def percentile_range(
     histogram: Histogram, target: tersely.QuantizationTarget, *, percentile: float = SHARE
 ) -> tuple[Tensor, Tensor]:
-    """Return the smallest range of whole bins that holds a share of the values.
+    """Return the smallest range of whole bins that contains a share of the values.
 
     Symmetric: up to floor((1 - percentile) * count) of the largest magnitudes are left out. Affine:
-    half as many at either end.
+    half as many at each end.
 
     Args:
-        histogram: what was observed.
+        histogram: the observed values.
         target: the tensor to quantize.
-        percentile: the share that the range has to hold, above 0 and up to 1.
+        percentile: the share that the range must contain, above 0 and up to 1.
 
     Returns:
         Low and high, each of shape (blocks,).
     """
     counts = histogram.counts
-    # Of the number as written: 0.9 keeps nine of ten, though 1 - 0.9 is below 0.1 in binary.
+    # Of the decimal number: 0.9 keeps nine of ten, although 1 - 0.9 is below 0.1 in binary.
     outside = 1 - Fraction(str(percentile)).limit_denominator(_LARGEST_DENOMINATOR)
     allowed = counts.sum(1) * outside.numerator // outside.denominator
     if target.scheme == "symmetric":
@@ -43,7 +43,7 @@ def percentile_range(
     half = counts.shape[1] // 2
     last = _kept_bins(counts, allowed // 2) - 1 - half
     first = half - _kept_bins(counts.flip(1), allowed // 2)
-    # A bin lies beyond its step, seen from zero; that of step 0 on both sides.
+    # Seen from zero, a bin is beyond its step; that of step 0 is on both sides.
     above = torch.where(last < 0, last, last + 1) * histogram.width[:, 0]
     below = torch.where(first > 0, first, first - 1) * histogram.width[:, 0]
     low, high = histogram.low, histogram.high
@@ -51,6 +51,6 @@ def percentile_range(
 
 
 def _kept_bins(counts: Tensor, allowed: Tensor) -> Tensor:
-    # How many bins from the front have at most ``allowed`` values after them; shape (blocks,).
+    # The number of leading bins with at most ``allowed`` values after them; shape (blocks,).
     behind = counts.flip(1).cumsum(1)
     return counts.shape[1] - (behind <= allowed.unsqueeze(1)).sum(1)

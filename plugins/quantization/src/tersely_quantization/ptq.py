@@ -13,16 +13,16 @@ from tersely_quantization.observers import make_observer
 
 
 class PostTraining(MapsRange, ObservesRange):
-    """Map the range that calibration saw onto the integers.
+    """Maps the range observed in calibration onto the integers.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference", CVPR 2018, equation 1. Departs from it where the
-    specification does: signed types are symmetric and leave out their lowest integer.
+    Integer-Arithmetic-Only Inference", CVPR 2018, equation 1. Departs from the paper as the
+    specification does: signed types are symmetric, without their lowest integer.
 
     Args:
-        observer: what finds the range of the observed values.
+        observer: the observer that determines ranges.
         observer_options: the observer's options.
-        bias_correction: whether biases make up for what rounding the weights shifts on average.
+        bias_correction: whether biases compensate for the mean error of rounding weights.
     """
 
     def __new__(
@@ -32,14 +32,14 @@ class PostTraining(MapsRange, ObservesRange):
         observer_options: Mapping[str, Any] | None = None,
         bias_correction: bool = False,
     ) -> PostTraining:
-        """Make the quantizer, which observes inputs where it has to.
+        """Make the quantizer, which observes inputs if it corrects biases.
 
         Args:
             observer: see the class.
             observer_options: see the class.
             bias_correction: see the class.
         """
-        # An ability is there when its methods are, so what the option adds is a class of its own.
+        # An ability is declared by a class, so the option selects another class.
         return super().__new__(_BiasCorrecting if bias_correction else cls)
 
     def __init__(
@@ -53,7 +53,7 @@ class PostTraining(MapsRange, ObservesRange):
         self.observer_options = dict(observer_options or {})
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
-        """Return what ``__new__`` needs, for copies and pickles of a model."""
+        """Return the arguments of ``__new__``, for copies and pickles of a model."""
         return (), {"bias_correction": isinstance(self, _BiasCorrecting)}
 
     def observer(self, target: tersely.QuantizationTarget) -> tersely.Observer:

@@ -7,16 +7,16 @@ from tersely_quantization.mapped_range import MapsRange
 
 
 class QuantizationAware(MapsRange, FollowsTraining, ClipsGradients):
-    """Map the range that training sees onto the integers, again and again.
+    """Maps the range observed in training onto the integers, repeatedly.
 
     Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", CVPR 2018, section 3: the core observes while the model
-    trains and asks for new scales as the range moves, so the arithmetic is that of ``ptq``.
+    trains and asks for new scales as ranges change, so the arithmetic is that of ``ptq``.
 
     Attributes:
-        decay: the share of the old range that stays at each training forward.
-        start_step: optimizer steps before values are quantized.
-        freeze_step: optimizer steps after which ranges stay as they are, or None.
+        decay: the weight of the old range at each training forward.
+        start_step: the number of optimizer steps before values are quantized.
+        freeze_step: the number of optimizer steps after which ranges no longer change, or None.
 
     Args:
         decay: as the attribute.

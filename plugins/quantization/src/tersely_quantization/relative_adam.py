@@ -1,4 +1,4 @@
-"""Adam whose steps are fractions of what it moves."""
+"""Adam whose steps are fractions of the tensor's values."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-_EPSILON = 1e-16  # gradients of scales shrink with the weights, and still have to count
+_EPSILON = 1e-16  # gradients of scales shrink with the weights, and must still count
 
 
 class RelativeAdam(torch.optim.Adam):
-    """Moves positive tensors by a share of their size: Adam over their logarithms.
+    """Changes positive tensors by fractions: Adam over their logarithms.
 
     Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015. An absolute step that
-    suits a scale of 0.1 takes one of 0.001 below zero; a relative one suits both.
+    suits a scale of 0.1 would make one of 0.001 negative; a relative step suits both.
 
     Args:
-        tensors: what to move, or groups of it; a group with ``relative`` False moves as in Adam.
-        lr: the learning rate: about the share of its size that a tensor moves by in one step.
-        floor: what smaller and negative values count as.
+        tensors: tensors or groups of them; a group with ``relative`` False is updated as in Adam.
+        lr: the learning rate: about the fraction by which a tensor changes in one step.
+        floor: the value that replaces smaller and negative ones.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RelativeAdam(torch.optim.Adam):
             if tensor.grad is not None
         ]
         for tensor, start, gradient in before:
-            # The gradient to the logarithm, and zero for Adam to leave its step in.
+            # The gradient of the logarithm, and a zero to which Adam adds its step.
             tensor.grad = gradient * start
             tensor.zero_()
         super().step()

@@ -1,6 +1,6 @@
-"""Rounding column by column, so that the columns to come make up for the error of each.
+"""Rounding column by column, in which remaining columns compensate for the error of each.
 
-All of it minimises tr(D H D^T) for the error D of a matrix and the products H = X^T X of its
+Everything here minimizes tr(D H D^T) for the error D of a matrix and the products H = X^T X of its
 inputs.
 """
 
@@ -19,8 +19,8 @@ class Grid:
 
     Attributes:
         scale: shape (rows, columns), weight units per step.
-        low: the same shape, the smallest integer, counted from zero's.
-        high: the same shape, the largest.
+        low: the same shape, the smallest integer minus the zero point.
+        high: the same shape, the largest integer minus the zero point.
     """
 
     scale: Tensor
@@ -40,7 +40,7 @@ def grids_of(
 
     Args:
         qparams: scale and zero point of every block.
-        layout: how the target is matrices.
+        layout: how the target is arranged as matrices.
         shape: the target's shape.
         dtype: of the matrices.
     """
@@ -58,20 +58,20 @@ def grids_of(
 def round_columns(
     weight: Tensor, factor: Tensor, grid: Grid, *, order: Tensor, block: int
 ) -> Tensor:
-    """Round a weight one column after the other, updating the columns to come.
+    """Round a weight column by column, updating the remaining columns.
 
     Args:
-        weight: shape (rows, columns), float; read only. A zero stays one: it may be masked.
+        weight: shape (rows, columns), float; read only. Zeros stay zero: they may be masked.
         factor: the lower Cholesky factor of the inverse of H with its columns in ``order``, shape
             (columns, columns).
         grid: the values that each element may take.
         order: the columns, in the order in which they are rounded.
-        block: columns after which all columns to come are updated.
+        block: the number of columns after which all remaining columns are updated.
 
     Returns:
         Values of the grid, shape (rows, columns).
     """
-    # Transposed, because a column is what is read and written at once.
+    # Transposed, because columns are read and written as a whole.
     values, scale, low, high = (
         part.T.index_select(0, order) for part in (weight, grid.scale, grid.low, grid.high)
     )

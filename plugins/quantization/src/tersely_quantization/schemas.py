@@ -54,7 +54,7 @@ def with_observer(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _rule(name: str, taken: Mapping[str, Any]) -> Mapping[str, Any]:
-    # An absent observer is the default one, so its rule does not ask that the key be there.
+    # A missing observer is the default one, so its rule does not require the key.
     is_default = name == DEFAULT_OBSERVER
     is_chosen = {"properties": {"observer": {"const": name}}}
     own = {"type": "object", "properties": dict(taken), "additionalProperties": False}

@@ -1,4 +1,4 @@
-"""Scales that are chosen for small errors rather than for the whole range."""
+"""Scales chosen for the least error instead of the whole range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tersely
 from tersely_quantization.weighed import output_errors
 
 FACTORS = tuple(1 - step / 20 for step in range(11))
-"""Shares of the range that are tried, from all of it to half."""
+"""The shares of the range to try, from the whole to half."""
 
 
 def whole_range(tensor: Tensor, target: tersely.QuantizationTarget) -> tersely.QParams:
@@ -20,7 +20,7 @@ def whole_range(tensor: Tensor, target: tersely.QuantizationTarget) -> tersely.Q
 
     Args:
         tensor: the values to quantize, the target's shape.
-        target: how.
+        target: the target.
     """
     return tersely.choose_qparams(*tersely.block_range(tensor, target.blocks.size), target)
 
@@ -32,9 +32,9 @@ def search_by_square(
 
     Args:
         tensor: the values to quantize, the target's shape.
-        target: how.
-        importance: what multiplies the squared error of each value, a shape that broadcasts to
-            the tensor's.
+        target: the target.
+        importance: the weight of each value's squared error, a shape that broadcasts to the
+            tensor's.
     """
 
     def errors(change: Tensor) -> Tensor:
@@ -46,14 +46,14 @@ def search_by_square(
 def search_by_output(
     tensor: Tensor, target: tersely.QuantizationTarget, *, layout: tersely.Layout, grams: Tensor
 ) -> tersely.QParams:
-    """Return scale and zero point with the least error of outputs, block by block.
+    """Return scale and zero point with the least output error, block by block.
 
-    What a block adds to the output counts alone, as if all others were exact.
+    Each block is judged by its own share of the output error, as if all others were exact.
 
     Args:
         tensor: the values to quantize, the target's shape.
-        target: how.
-        layout: how the target is matrices.
+        target: the target.
+        layout: how the target is arranged as matrices.
         grams: products of their inputs, shape (groups, columns, columns), symmetric.
     """
     counts = tersely.count_blocks(target.blocks.size, tuple(tensor.shape))
@@ -66,7 +66,7 @@ def search_by_output(
         total = tensor.new_zeros(numbers.numel())
         matrices = tersely.to_matrices(change, layout)
         for matrix, gram, owner in zip(matrices, grams, owners, strict=True):
-            # Blocks cut all rows at the same columns.
+            # Blocks have the same columns in all rows.
             for first in owner[0].unique().tolist():
                 columns = (owner[0] == first).nonzero().flatten()
                 found = output_errors(matrix[:, columns], gram[columns][:, columns])
@@ -79,7 +79,7 @@ def search_by_output(
 def _search(
     tensor: Tensor, target: tersely.QuantizationTarget, errors: Callable[[Tensor], Tensor]
 ) -> tersely.QParams:
-    """Try the range and smaller ones: what lies beyond is clamped, the rest has finer steps."""
+    """Try the range and smaller ones, which clamp large values and have finer steps."""
     low, high = tersely.block_range(tensor, target.blocks.size)
     best = tersely.choose_qparams(low, high, target)
     least = torch.full_like(best.scale, torch.inf)

@@ -1,4 +1,4 @@
-"""Inputs with outliers and weights without: both become easier to quantize when they meet."""
+"""SmoothQuant: outliers of inputs are moved into weights, which makes both easier to quantize."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tersely_quantization.weighed import (
 )
 
 AUTO = "auto"
-# With more than 0.9 the calibrated extremes of inputs decide nearly all, and other data has others:
-# the outputs of MiniLM are less alike then, though its layers come closer in calibration.
+# Above 0.9, factors depend almost only on the extreme values of calibration, which differ from
+# those of other data: MiniLM's outputs get worse, although its layers agree better in calibration.
 _GRID = tuple(step / 20 for step in range(19))
 _EXTREMES = {"low": torch.minimum, "high": torch.maximum}
 
@@ -34,14 +34,14 @@ class SmoothQuant(MapsRange, ObservesGram, MergesObservations, Equalizes, Solves
 
     Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
     Models", ICML 2023, equation 4: s = max|x|^alpha / max|w|^(1 - alpha) for each input channel.
-    Departs from it: s is divided by the mean of its smallest and largest, as a ratio, so that the
-    whole of a weight keeps its size; channels that are always zero, on either side, keep 1.
-    Embeddings multiply no inputs, so there is nothing to move; they are rounded to nearest.
+    Departs from it: s is divided by the geometric mean of its smallest and largest value, so that
+    weights keep their magnitude; channels that are always zero, in inputs or weights, keep 1.
+    Embeddings multiply no inputs and are rounded to nearest.
 
     Args:
-        alpha: how much of the inputs' range moves: 0 none of it, 1 all; or ``auto``, the one of
-            19 from 0 to 0.9 with which 8 bit inputs and rounded weights change the output least,
-            for each input apart.
+        alpha: the share of the inputs' range that is moved, from 0 (nothing) to 1 (all); or
+            ``auto``, for each input the one of 19 values from 0 to 0.9 with which 8-bit inputs and
+            rounded weights change the output least.
     """
 
     def __init__(self, *, alpha: float | Literal["auto"] = 0.5) -> None:
@@ -57,13 +57,13 @@ class SmoothQuant(MapsRange, ObservesGram, MergesObservations, Equalizes, Solves
             target: the weight that multiplies it.
 
         Returns:
-            ``low`` and ``high``: shape (inputs,), float. Where alpha is searched for, also
-            ``gram``: shape (groups, columns, columns), sums of x x^T, above the diagonal it means
-            nothing, and ``count``: shape (1,), how many vectors. Of an embedding ``count`` alone.
-            Empty when there are no vectors.
+            ``low`` and ``high``: shape (inputs,), float. With ``auto`` also ``gram``: shape
+            (groups, columns, columns), sums of x x^T, undefined above the diagonal, and ``count``:
+            shape (1,), the number of vectors. For an embedding only ``count``. Empty when there are
+            no vectors.
 
         Raises:
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         if isinstance(target.module, nn.Embedding):
             return {"count": torch.full((1,), float(inputs.numel()), device=inputs.device)}
@@ -83,11 +83,11 @@ class SmoothQuant(MapsRange, ObservesGram, MergesObservations, Equalizes, Solves
         return found
 
     def merge(self, before: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the range that holds both, and the sums of both.
+        """Return the union of both ranges, and the sums of both.
 
         Args:
-            before: what was known.
-            part: one more batch, or another process.
+            before: the statistics so far.
+            part: those of one more batch, or of another process.
         """
         return {key: _EXTREMES.get(key, torch.add)(before[key], part[key]) for key in before}
 
@@ -102,7 +102,7 @@ class SmoothQuant(MapsRange, ObservesGram, MergesObservations, Equalizes, Solves
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: a target is no weight of a linear layer or convolution.
+            ValueError: a target is not the weight of a linear layer or convolution.
         """
         low, high = observed_by(targets[0], "low"), observed_by(targets[0], "high")
         inputs = torch.maximum(-low, high).clamp_min(0)
@@ -126,17 +126,17 @@ class SmoothQuant(MapsRange, ObservesGram, MergesObservations, Equalizes, Solves
         return tersely.QuantizedWeight(as_stored(rounded, target), qparams, input_scale)
 
     def solve(self, target: tersely.QuantizationTarget) -> tersely.QuantizedWeight | None:
-        """Return a weight that shares its input with no other, times its factors and rounded.
+        """Return a weight that does not share its input, multiplied by its factors and rounded.
 
         Args:
             target: the weight with what was observed of its input.
 
         Returns:
-            None for an embedding, which is rounded as it is.
+            None for an embedding, which has no factors.
 
         Raises:
             SessionError: there was no calibration.
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         if isinstance(target.module, nn.Embedding):
             return None
@@ -144,14 +144,14 @@ class SmoothQuant(MapsRange, ObservesGram, MergesObservations, Equalizes, Solves
 
 
 def _factors(inputs: Tensor, weights: Tensor, alpha: float) -> Tensor:
-    """Return factors by the largest magnitudes of both sides, shape (inputs,)."""
+    """Return factors from the largest magnitudes of inputs and weights, shape (inputs,)."""
     is_alive = (inputs > 0) & (weights > 0)
     scales = inputs.pow(alpha) / weights.pow(1 - alpha)
     return normalized(torch.where(is_alive, scales, 0), is_alive=is_alive)
 
 
 def _largest(target: tersely.QuantizationTarget) -> Tensor:
-    """Return the largest magnitude in a weight for each input channel, shape (inputs,)."""
+    """Return the largest magnitude of a weight in each input channel, shape (inputs,)."""
     layout = tersely.matrix_layout(target)
     matrices = tersely.to_matrices(float_tensor(target), layout)
     return per_channel(torch.maximum(matrices.amax(1), -matrices.amin(1)), layout).amax(1)

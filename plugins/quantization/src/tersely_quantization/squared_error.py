@@ -1,4 +1,4 @@
-"""The clipping range with which quantizing makes the smallest squared error.
+"""The clipping range with the least squared error of quantization.
 
 Choukroun et al., Low-bit Quantization of Neural Networks for Efficient Inference, ICCV workshop
 2019 (minimum mean squared error), searched on a grid with the target's own arithmetic.
@@ -17,7 +17,7 @@ from tersely_quantization.histogram import Histogram
 
 _COARSE = tuple(2 ** (-step / 8) for step in range(65))  # from 1 down to 1/256
 _FINE = tuple(2 ** (step / 64) for step in range(-7, 8))
-_ROOM = 2**21  # numbers worked on at once
+_ROOM = 2**21  # numbers processed at once
 
 Errors: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Low and high of shape (blocks, ranges) -> sums of squared errors, the same shape, float64."""
@@ -26,14 +26,14 @@ Errors: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 def squared_error_range(
     histogram: Histogram, target: tersely.QuantizationTarget
 ) -> tuple[Tensor, Tensor]:
-    """Return the observed range with zero, shrunk to where the squared error is smallest.
+    """Return the observed range with zero, shrunk to the least squared error.
 
     First both ends are multiplied by factors from 1 down to 1/256, in steps of about 9 percent and
     then 1 percent; an affine range then tries the same at each end alone. A parameter's error is
     that of its values, an input's or output's that of the middles of its histogram's bins.
 
     Args:
-        histogram: what was observed.
+        histogram: the observed values.
         target: the tensor to quantize.
 
     Returns:
@@ -51,7 +51,7 @@ def squared_error_range(
 def _shrunk(
     ends: tuple[Tensor, Tensor], errors: Errors, *, which: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    # The ends in ``which`` times each block's best factor, the first of equally good ones.
+    # The ends in ``which`` times each block's best factor; the first among equals.
     best = torch.ones_like(ends[0]).unsqueeze(1)
     for steps in (_COARSE, _FINE):
         factors = (best * torch.tensor(steps, dtype=best.dtype, device=best.device)).clamp(max=1)
@@ -96,7 +96,7 @@ def _errors_of_bins(histogram: Histogram, target: tersely.QuantizationTarget) ->
     half = histogram.counts.shape[1] // 2
     steps = torch.arange(first - half, last - half, device=weights.device)
     steps = steps + steps.sign() / 2
-    # No bin's middle lies beyond what was seen: a tensor of one value is that value.
+    # Middles of bins are clamped to the observed range: a tensor of one value has that value.
     lowest, highest = histogram.low.unsqueeze(1), histogram.high.unsqueeze(1)
     middles = (steps * histogram.width).to(lowest.dtype).clamp(lowest, highest)
     single = target.evolve(blocks=tersely.Blocks((1, 1, -1)))
@@ -116,6 +116,6 @@ def _errors_of_bins(histogram: Histogram, target: tersely.QuantizationTarget) ->
 
 
 def _filled(counts: Tensor) -> tuple[int, int]:
-    # The run of bins outside of which all are empty.
+    # The run of bins outside of which all bins are empty.
     places = counts.any(0).nonzero().flatten()
     return int(places[0]), int(places[-1]) + 1

@@ -1,4 +1,4 @@
-"""Gradients that pass what has none."""
+"""Straight-through gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def straight_through(surrogate: Tensor, values: Tensor) -> Tensor:
-    """Return values as they are, with the gradient of something else.
+    """Return values unchanged, with the gradient of another tensor.
 
     Args:
         surrogate: receives the whole gradient.
@@ -23,13 +23,14 @@ def straight_through(surrogate: Tensor, values: Tensor) -> Tensor:
 
 
 def guarded(raw: Tensor, chosen: Tensor, *, low: float, high: float) -> Tensor:
-    """Return something learned, brought back to where it makes sense; gradients pass unchanged.
+    """Return a learned tensor clamped to usable values; gradients pass unchanged.
 
     Args:
-        raw: what is learned: anything an optimizer may leave, NaN and infinities too.
-        chosen: ``raw``'s shape, stands in for NaN.
-        low: the smallest value that makes sense.
-        high: the largest value that makes sense.
+        raw: the learned tensor, with any values that an optimizer may produce, including NaN and
+            infinity.
+        chosen: ``raw``'s shape; replaces NaN.
+        low: the smallest usable value.
+        high: the largest usable value.
 
     Returns:
         ``raw``'s shape and dtype, in [low, high].

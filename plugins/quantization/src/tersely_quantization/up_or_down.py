@@ -1,6 +1,6 @@
-"""Rounding up or down as the outputs want it, learned by gradients that are written out.
+"""Rounding up or down for the least output error, learned with explicit gradients.
 
-All of it minimises tr(D H D^T) for the error D of a matrix and the products H of its inputs.
+Everything here minimizes tr(D H D^T) for the error D of a matrix and the products H of its inputs.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from torch import Tensor
 from tersely_quantization.rounding import Grid
 from tersely_quantization.weighed import output_errors
 
-# Ends of the stretched sigmoid, so that 0 and 1 are reached (equation 23).
+# Limits of the stretched sigmoid, so that 0 and 1 are reached (equation 23).
 _LOW, _HIGH = -0.1, 1.1
-# The power of the regulariser goes from the first to the second.
+# The power of the regularizer goes from the first to the second.
 _BETAS = (20.0, 2.0)
 
 
 @attrs.frozen
 class Course:
-    """How rounding is learned.
+    """The settings with which rounding is learned.
 
     Attributes:
-        iterations: steps of Adam.
-        learning_rate: of Adam.
-        warm_up: the share of the iterations without regulariser, in [0, 1].
-        regularization: what multiplies the regulariser, next to the error in steps squared.
+        iterations: the steps of Adam.
+        learning_rate: that of Adam.
+        warm_up: the share of the iterations without regularizer, in [0, 1].
+        regularization: the factor of the regularizer, relative to the error in squared steps.
     """
 
     iterations: int
@@ -37,7 +37,7 @@ class Course:
     regularization: float
 
     def beta(self, iteration: int) -> float | None:
-        """Return the power of the regulariser, or None while there is none."""
+        """Return the power of the regularizer, or None during the warm-up."""
         first = self.warm_up * self.iterations
         if iteration < first:
             return None
@@ -50,10 +50,10 @@ def learn_rounding(weight: Tensor, gram: Tensor, grid: Grid, course: Course) -> 
     """Round a weight up or down so that its outputs stay close.
 
     Args:
-        weight: shape (rows, columns), float; read only. A zero stays one: it may be masked.
+        weight: shape (rows, columns), float; read only. Zeros stay zero: they may be masked.
         gram: H, shape (columns, columns), symmetric.
         grid: the values that each element may take.
-        course: how to learn.
+        course: the settings.
 
     Returns:
         Values of the grid, shape (rows, columns); no row is worse than with nearest rounding.
@@ -77,13 +77,13 @@ def _learn(
     room: Tensor,
     course: Course,
 ) -> Tensor:
-    """Return how far up each weight goes, from 0 to 1, as learned; shape (rows, columns)."""
+    """Return the learned share of rounding up of each weight, 0 to 1, shape (rows, columns)."""
     stretch = _HIGH - _LOW
     raw = torch.logit((share - _LOW) / stretch)
     step = grid.scale * room
     start = torch.addcmul(-weight, down, grid.scale)
-    # Errors count in steps of their row and inputs in their mean length, so that the regulariser
-    # weighs the same whatever the units are.
+    # Errors are in steps of their row and inputs in units of their mean norm, so that the
+    # regularizer has the same weight in any units.
     tiny = torch.finfo(weight.dtype).tiny
     unit = (grid.scale.square().mean(1, keepdim=True) * gram.diagonal().mean()).clamp_min(tiny)
     pull = 2 * step / unit
@@ -100,7 +100,7 @@ def _learn(
             strength = torch.abs(away, out=change).pow_(beta - 1).mul_(away.sign())
             gradient.sub_(strength, alpha=2 * beta * course.regularization)
             share.add_(1).div_(2)
-        # The clamp lets nothing through at 0 and 1.
+        # The clamp passes no gradient at 0 and 1.
         torch.mul(soft, 1 - soft, out=slope).mul_(stretch).mul_((share > 0) & (share < 1))
         raw.grad = gradient.mul_(slope)
         adam.step()

@@ -1,6 +1,6 @@
-"""A weight as matrices, with the products of the inputs that they multiply.
+"""A weight as matrices, with the products of its inputs.
 
-Rounding errors D are weighed by what they do to the output: tr(D H D^T) with H = X^T X.
+Rounding errors D are weighted by their effect on the output: tr(D H D^T) with H = X^T X.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ AT_A_TIME = 1 << 22
 
 @attrs.frozen(eq=False)
 class Weighed:
-    """One target as a stack of matrices, each with the products of its inputs.
+    """A target as a stack of matrices, each with the products of its inputs.
 
     Attributes:
-        tensor: the target's values and shape; float32, or float64 where the target is. May be the
-            user's: read it only.
-        layout: how it is the matrices.
+        tensor: the target's values and shape; float32, or float64 if the target is. It may be the
+            user's, so it is read only.
+        layout: how it is arranged as matrices.
         weights: shape (groups, rows, columns), the same values.
         grams: H, shape (groups, columns, columns), symmetric, the same dtype.
     """
@@ -34,7 +34,7 @@ class Weighed:
     grams: Tensor
 
     def spread(self, columns: Tensor) -> Tensor:
-        """Give every value what its column has.
+        """Return the value of each element's column.
 
         Args:
             columns: shape (groups, columns).
@@ -46,7 +46,7 @@ class Weighed:
         return tersely.from_matrices(matrices, self.layout, self.tensor.shape)
 
     def lengths(self) -> Tensor:
-        """Return the squared length of the input of each column, shape (groups, columns)."""
+        """Return the squared norm of each column's input, shape (groups, columns)."""
         return self.grams.diagonal(dim1=1, dim2=2)
 
 
@@ -64,10 +64,10 @@ class ObservesGram(ObservesInputs):
 
         Returns:
             ``gram``: shape (groups, columns, columns), float, input units squared, sums over
-            vectors of x x^T; above the diagonal it means nothing. Empty when there are no vectors.
+            vectors of x x^T, undefined above the diagonal. Empty if there are no vectors.
 
         Raises:
-            ValueError: the target is no weight of a linear layer or convolution.
+            ValueError: the target is not the weight of a linear layer or convolution.
         """
         total: Tensor | None = None
         for rows in tersely.input_rows(inputs, target, at_a_time=AT_A_TIME):
@@ -85,7 +85,7 @@ def weigh(target: tersely.QuantizationTarget) -> Weighed:
 
     Raises:
         SessionError: there was no calibration.
-        ValueError: the target is no weight of a linear layer or convolution.
+        ValueError: the target is not the weight of a linear layer or convolution.
     """
     tensor = float_tensor(target)
     layout = tersely.matrix_layout(target)
@@ -94,7 +94,7 @@ def weigh(target: tersely.QuantizationTarget) -> Weighed:
 
 
 def float_tensor(target: tersely.QuantizationTarget) -> Tensor:
-    """Return a target's values as float32, or float64 where they are.
+    """Return a target's values as float32, or float64 if they are.
 
     Args:
         target: a parameter or buffer.
@@ -112,7 +112,7 @@ def float_tensor(target: tersely.QuantizationTarget) -> Tensor:
 
 
 def as_stored(tensor: Tensor, target: tersely.QuantizationTarget) -> Tensor:
-    """Return new values in the type that a target has.
+    """Return new values in the dtype of a target.
 
     Args:
         tensor: the target's shape, float.
@@ -128,7 +128,7 @@ def check_integers(target: tersely.QuantizationTarget) -> None:
         target: the target.
 
     Raises:
-        ValueError: the target's type is no integer.
+        ValueError: the target's type is not an integer type.
     """
     if target.dtype.startswith("float"):
         raise ValueError(
@@ -138,11 +138,11 @@ def check_integers(target: tersely.QuantizationTarget) -> None:
 
 
 def observed_by(target: tersely.QuantizationTarget, key: str) -> Tensor:
-    """Return one thing that calibration observed.
+    """Return one of the observations of calibration.
 
     Args:
         target: the target.
-        key: what to return.
+        key: its name.
 
     Raises:
         SessionError: there was no calibration.
@@ -157,7 +157,7 @@ def observed_by(target: tersely.QuantizationTarget, key: str) -> Tensor:
 
 
 def output_errors(difference: Tensor, gram: Tensor) -> Tensor:
-    """Return what a change of each row does to its output: d H d^T, summed over vectors.
+    """Return the output error of a change of each row: d H d^T, summed over vectors.
 
     Args:
         difference: D, shape (..., rows, columns), weight units.

@@ -18,7 +18,7 @@ class Arrays(RunsExport):
     """A good one: NumPy arrays, and a model of two linear layers that computes with them."""
 
     def refusals(self, source):
-        reason = "arrays hold weights alone; leave inputs and outputs out"
+        reason = "arrays only hold weights; leave inputs and outputs out"
         return [tersely.Refusal(reason, one.name) for one in source.activations]
 
     def write(self, source, path):

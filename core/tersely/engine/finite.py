@@ -1,0 +1,70 @@
+"""Parameters that hold infinity or NaN, of which no mask or scale makes anything right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from tersely.engine.targets.binding import BoundTarget, whole
+from tersely.errors import CalibrationError
+
+_SHOWN = 5  # a model whose training diverged has them everywhere
+
+
+def need_finite(bound_targets: Iterable[BoundTarget]) -> None:
+    """Refuse to mask or to quantize parameters that are not finite (rule B9.10).
+
+    Infinity times 0 is NaN, and a scale clamps infinity to some number.
+
+    Every process has to call this when parameters are sharded.
+
+    Args:
+        bound_targets: targets that are about to get masks or scales; inputs and outputs among them
+            are left alone.
+
+    Raises:
+        CalibrationError: a parameter or buffer holds NaN or infinity; names all of them.
+    """
+    alike: dict[tuple[torch.dtype, torch.device], list[tuple[BoundTarget, Tensor]]] = {}
+    for bound in bound_targets:
+        if bound.is_activation:
+            continue
+        raw = bound.raw.detach()
+        if raw.is_floating_point() and not raw.is_meta:
+            kind = (raw.dtype, raw.device)
+            alike.setdefault(kind, []).append((bound, whole(raw.sum())))
+    found = []
+    for pairs in alike.values():
+        # A sum is finite only if all values are; it may overflow, so it only acquits. One question
+        # for all of a kind, since the answer of a GPU is waited for.
+        sums = torch.stack([one for _, one in pairs])
+        if not bool(sums.isfinite().all()):
+            found += [bound for bound, one in pairs if not bool(one.isfinite())]
+    _refuse([(bound, wrong) for bound in found if (wrong := _description(bound))])
+
+
+def _description(bound: BoundTarget) -> str:
+    values = bound.dense().flatten()
+    wrong = (~values.isfinite()).nonzero().flatten()
+    if not len(wrong):
+        return ""
+    index = int(wrong[0])
+    return (
+        f"{bound.plan.name}: {len(wrong)} of its {len(values)} values are not finite (the first "
+        f"is {float(values[index])}, at flat index {index})"
+    )
+
+
+def _refuse(wrong: Sequence[tuple[BoundTarget, str]]) -> None:
+    if not wrong:
+        return
+    shown = "; ".join(text for _, text in wrong[:_SHOWN])
+    if len(wrong) > _SHOWN:
+        shown += f"; and {len(wrong) - _SHOWN} more targets"
+    raise CalibrationError(
+        f"{shown}; what is infinite or NaN cannot be masked or rounded: load weights that are "
+        "finite, from before training diverged, or leave these targets out",
+        **wrong[0][0].plan.place,
+    )

@@ -1,0 +1,39 @@
+"""What a job's model takes on disk, before and after."""
+
+from __future__ import annotations
+
+import attrs
+from torch import nn
+
+from tersely.jobs.output.checkpoint import own_tensors
+from tersely.jobs.run import Run
+from tersely.storage.tensor_file import written_size
+
+DENSE = "dense"
+FINISHED = "model.safetensors"
+
+
+def size_on_disk(model: nn.Module) -> int | None:
+    """Return how many bytes a model takes when it is written as the finished one is.
+
+    Args:
+        model: the model.
+
+    Returns:
+        Bytes; None where the file cannot hold one of its tensors.
+    """
+    try:
+        return written_size(own_tensors(model))
+    except TypeError:
+        return None
+
+
+def look_at_files(run: Run) -> Run:
+    """Put the sizes of the dense model, of the finished one and of every export into the report."""
+    if run.report is None:
+        return run
+    sizes = {FINISHED: (run.folder / FINISHED).stat().st_size}
+    if run.dense_bytes is not None:
+        sizes = {DENSE: run.dense_bytes, **sizes}
+    sizes |= {one.paths[0].name: one.bytes for one in run.exported}
+    return attrs.evolve(run, report=attrs.evolve(run.report, files=sizes))

@@ -1,0 +1,4 @@
+"""The built-in training loop.
+
+Private: import public names from `tersely`.
+"""

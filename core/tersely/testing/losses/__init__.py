@@ -1,0 +1,4 @@
+"""The contract of distillation losses.
+
+Private: import public names from `tersely`.
+"""

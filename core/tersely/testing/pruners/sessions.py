@@ -1,0 +1,147 @@
+"""What holds of a pruner in a session: put in force, trained, saved, copied and finished."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+
+import attrs
+import torch
+
+from tersely.json_value import Json
+from tersely.session.attaching import attach
+from tersely.session.loading import load_session
+from tersely.session.session import Session
+from tersely.testing.contract import Contract, expect
+from tersely.testing.models import (
+    contract_batches,
+    contract_net,
+    has_own_classes,
+    with_weights_of,
+)
+from tersely.testing.training import (
+    check_second_masks,
+    compress,
+    expect_same_masks,
+    prepare,
+    share_due,
+    train,
+)
+from tersely.testing.untouched.modules import expect_same_compiled
+
+MODULES = ("conv", "grouped", "transposed", "linear")
+"""The layers of a contract net."""
+
+
+@attrs.define(eq=False)
+class PrunerSessionChecks(Contract):
+    """Checks that prune a small net as a user does."""
+
+    def check_training(self) -> None:
+        """Training goes on under the masks and leaves as much masked as before."""
+        session = self._compressed()
+        before, share = session.sparsity(), share_due(session)
+        train(session)
+        grows = share_due(session) > share
+        expect(
+            grows or session.sparsity() == before,
+            f"after some steps {session.sparsity()} is masked, before it was {before}",
+        )
+
+    def check_regrowing(self) -> None:
+        """What regrows masks without gradients first, and after some steps just as much again."""
+        check_second_masks(self.make(), attach(contract_net(), self.recipe()))
+
+    def check_save_and_restore(self) -> None:
+        """A saved session puts the same masks in force again."""
+        session = self._compressed()
+        other = self._restored(session)
+        expect_same_masks(session, other)
+        batch = contract_batches()[0]
+        same = torch.equal(session.model(batch), other.model(batch))
+        expect(same, "the restored model computes otherwise")
+
+    def check_resume(self) -> None:
+        """A session that was saved and restored in the middle of training goes on bit for bit."""
+        session = prepare(contract_net(), self.recipe())
+        other = self._restored(session)
+        for one in (session, other):
+            if session._engines.pruning.runs[0].is_trained:
+                train(one)
+            one.calibrate(contract_batches())
+            compress(one)
+        expect_same_masks(session, other)
+
+    def check_saved_observations(self) -> None:
+        """A session that was saved after it observed decides alike: no state outside of it."""
+        session = prepare(contract_net(), self.recipe())
+        (run,) = session._engines.pruning.runs
+        if run.is_looking_again:  # it needs the batches themselves, which nothing saves
+            return
+        other = self._restored(session)
+        for one in (session, other):
+            compress(one)
+        expect_same_masks(session, other)
+
+    def check_deepcopy(self) -> None:
+        """A deep copy of the pruned model computes the same."""
+        net = self._compressed().model
+        batch = contract_batches()[0]
+        expect(torch.equal(copy.deepcopy(net)(batch), net(batch)), "the copy computes otherwise")
+
+    def check_compile(self) -> None:
+        """torch.compile captures the pruned model as one graph that computes the same."""
+        net = self._compressed().model
+        expect_same_compiled(net, contract_batches()[0])
+
+    def check_finalize(self) -> None:
+        """The finished model is plain and computes what the pruned one did."""
+        session = self._compressed()
+        batch = contract_batches()[0]
+        expected = session.model(batch)
+        finished = session.finalize()
+        torch.testing.assert_close(finished(batch), expected)
+        expect(has_own_classes(finished), "the finished model still carries instruments or buffers")
+
+    def check_detach(self) -> None:
+        """Detaching gives the dense model back, bit for bit."""
+        session = prepare(contract_net(), self.recipe())
+        before = {name: value.clone() for name, value in session.model.named_parameters()}
+        compress(session)
+        dense = session.detach()
+        for name, value in dense.named_parameters():
+            expect(torch.equal(value, before[name]), f"{name} did not come back")
+        expect(has_own_classes(dense), "the detached model still carries instruments or buffers")
+
+    def recipe(
+        self,
+        granularity: Json = "default",
+        ratio: float | None = 0.5,
+        modules: Sequence[str] = MODULES,
+    ) -> dict[str, Json]:
+        """Return a recipe with one pruning stage for layers of a contract net.
+
+        Args:
+            granularity: how a document spells it.
+            ratio: the share that is masked; None where the granularity says it.
+            modules: the layers.
+        """
+        entry: dict[str, Json] = {"op_names": list(modules), "target_names": ["weight"]}
+        entry |= {"sparse_ratio": ratio, "granularity": granularity}
+        stage = {
+            "algorithm": self.name,
+            "options": dict(self.arguments),
+            "config_list": [{key: value for key, value in entry.items() if value is not None}],
+        }
+        return {"pruning": stage}
+
+    def _compressed(self) -> Session:
+        session = prepare(contract_net(), self.recipe())
+        compress(session)
+        return session
+
+    def _restored(self, session: Session) -> Session:
+        with tempfile.TemporaryDirectory() as folder:
+            session.save(folder)
+            return load_session(with_weights_of(session.model), folder)

@@ -1,0 +1,275 @@
+"""What holds of each ability that a quantizer declares, asked of the ability itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import attrs
+import torch
+from torch import Tensor
+
+from tersely.arithmetic.affine import fake_quantize
+from tersely.arithmetic.blocks import count_blocks
+from tersely.arithmetic.qparams import QParams
+from tersely.contracts.quantized_forward import LearnsScales, Simulates
+from tersely.contracts.quantized_weights import CorrectsBias, Equalizes, SolvesWeights
+from tersely.contracts.quantizer import (
+    FollowsTraining,
+    MergesObservations,
+    ObservesRange,
+    QuantizationTarget,
+)
+from tersely.engine.targets.binding import BoundTarget
+from tersely.quantization.answers import check_integers, check_simulated, check_solved
+from tersely.quantization.ranges import values_of
+from tersely.quantization.run import QuantizationRun
+from tersely.quantization.solving import choose
+from tersely.quantization.targets import target_of
+from tersely.testing.contract import as_findings, expect
+from tersely.testing.models import contract_net
+from tersely.testing.observations import added, expect_tensors, observers
+from tersely.testing.quantizers.sessions import QuantizerSessionChecks
+
+_PERTURBATIONS = (0.0, 0.3, -0.3, -100.0, 100.0)
+
+
+@attrs.define(eq=False)
+class QuantizerAbilityChecks(QuantizerSessionChecks):
+    """Checks of abilities; one that is not declared has nothing to check."""
+
+    def check_observations(self) -> None:
+        """What is observed of a batch adds up, or merges, and leaves the batch as it is."""
+        quantizer = self.make()
+        merge = quantizer.merge if isinstance(quantizer, MergesObservations) else added
+        for case in self._cases():
+            target = case.target
+            for observe, values in observers(quantizer, target):
+                fresh = values.clone()
+                whole = observe(values, target)
+                expect(torch.equal(values, fresh), f"{target.name}: the batch was written to")
+                expect_tensors(whole, target.name)
+                parts = [observe(part, target) for part in torch.split(values, 2)]
+                joined = dict(parts[0])
+                for part in parts[1:]:
+                    joined = dict(merge(joined, part))
+                for name, tensor in whole.items():
+                    same = name in joined and torch.allclose(
+                        joined[name].double(), tensor.double(), rtol=1e-3, atol=1e-5
+                    )
+                    expect(
+                        same,
+                        f"{target.name}: {name!r} of a batch is not what its two halves make "
+                        "together",
+                    )
+
+    def check_observer(self) -> None:
+        """The observer of a range merges batches in any cut, and keeps values as they are."""
+        quantizer = self.make()
+        if not isinstance(quantizer, ObservesRange):
+            return
+        for case in self._cases():
+            target = case.target
+            observer, values = quantizer.observer(target), case.weight
+            size = target.blocks.size
+            fresh = values.clone()
+            known = observer.observe(values, size)
+            expect(torch.equal(values, fresh), f"{target.name}: the values were written to")
+            twice = observer.merge(known, observer.observe(values, size))
+            counts = count_blocks(size, values.shape)
+            for statistics in (known, twice, observer.join([known, twice])):
+                low, high = observer.range(statistics, target)
+                for name, bound in (("low", low), ("high", high)):
+                    is_right = bound.numel() == torch.Size(counts).numel()
+                    expect(
+                        is_right,
+                        f"{target.name}: {name} has shape {list(bound.shape)}, expected "
+                        f"{list(counts)}",
+                    )
+                    expect(bool(bound.isfinite().all()), f"{target.name}: {name} is not all finite")
+                expect(bool((low <= high).all()), f"{target.name}: low lies above high")
+
+    def check_following(self) -> None:
+        """What following training needs lies where it has a meaning."""
+        quantizer = self.make()
+        if not isinstance(quantizer, FollowsTraining):
+            return
+        expect(0 <= quantizer.decay < 1, f"decay {quantizer.decay} lies outside of [0, 1)")
+        expect(quantizer.start_step >= 0, f"start_step {quantizer.start_step} is negative")
+        end = quantizer.freeze_step
+        expect(end is None or end >= 0, f"freeze_step {end} is negative")
+
+    def check_simulation(self) -> None:
+        """What is simulated keeps shape and dtype, has gradients, and integers stand for it."""
+        quantizer = self.make()
+        if not isinstance(quantizer, Simulates):
+            return
+        for case in self._cases():
+            target = case.target
+            value = case.weight
+            qparams = case.chosen()
+            for dtype in (torch.float32, torch.bfloat16):
+                given = value.to(dtype).requires_grad_()
+                found = quantizer.simulate(given, qparams, target)
+                with as_findings():
+                    check_simulated(found, given, target)
+                expect(found.requires_grad, f"{target.name}: no gradient reaches the value")
+            with torch.no_grad():
+                simulated = quantizer.simulate(value, qparams, target)
+                integers, read = quantizer.integers(value, qparams, target)
+            with as_findings():
+                check_integers(integers, read, simulated, target)
+
+    def check_learning(self) -> None:
+        """What is learned starts at the chosen scale, gets gradients and stays usable."""
+        quantizer = self.make()
+        if not isinstance(quantizer, LearnsScales):
+            return
+        for case in self._cases():
+            target = case.target
+            qparams = case.chosen()
+            start = quantizer.start(qparams, target)
+            expect_tensors(start, target.name)
+            value, blind = case.weight, target.evolve(tensor=None)
+            learned = {name: each.detach().clone().requires_grad_() for name, each in start.items()}
+            found = quantizer.learned_values(value, qparams, learned, blind)
+            with as_findings():
+                check_simulated(found.detach(), value, target)
+            torch.autograd.backward(found.square().sum())
+            for name, tensor in learned.items():
+                is_reached = tensor.grad is not None and bool(tensor.grad.isfinite().all())
+                expect(is_reached, f"{target.name}: {name!r} gets no finite gradient")
+            for shift in _PERTURBATIONS:
+                moved = {name: tensor + shift for name, tensor in start.items()}
+                self._check_meaning(quantizer, qparams, moved, case=case)
+
+    def check_solving(self) -> None:
+        """Solving leaves the weight as it is, and returns finite values on the target's grid."""
+        quantizer = self.make()
+        if not isinstance(quantizer, SolvesWeights):
+            return
+        for case in self._cases():
+            target = case.target
+            weight = case.weight
+            fresh = weight.clone()
+            with torch.no_grad():
+                solved = quantizer.solve(target)
+            expect(torch.equal(weight, fresh), f"{target.name}: the weight was written to")
+            if solved is not None:
+                with as_findings():
+                    check_solved(solved, target)
+                dtype = solved.tensor.dtype
+                is_wide = torch.promote_types(dtype, weight.dtype) == dtype
+                expect(is_wide, f"{target.name}: the new values are {dtype}, and lose precision")
+
+    def check_equalizing(self) -> None:
+        """Factors of input channels are finite, positive, and one for each input."""
+        quantizer = self.make()
+        if not isinstance(quantizer, Equalizes):
+            return
+        for case in self._cases():
+            target = case.target
+            weight = case.weight
+            fresh = weight.clone()
+            with torch.no_grad():
+                factors = quantizer.input_scales([target])
+                expected = weight.shape[1]
+                expect(
+                    tuple(factors.shape) == (expected,),
+                    f"{target.name}: factors of shape {list(factors.shape)}, expected [{expected}]",
+                )
+                is_positive = bool((factors.isfinite() & (factors > 0)).all())
+                expect(is_positive, f"{target.name}: factors are not all finite and positive")
+                solved = quantizer.solve_scaled(target, factors)
+            expect(torch.equal(weight, fresh), f"{target.name}: the weight was written to")
+            with as_findings():
+                check_solved(solved, target)
+
+    def check_bias_correction(self) -> None:
+        """A correction of the bias has one finite value for each output."""
+        quantizer = self.make()
+        if not isinstance(quantizer, CorrectsBias):
+            return
+        for case in self._cases():
+            target = case.target
+            weight = case.weight
+            quantized = fake_quantize(weight, case.chosen())
+            with torch.no_grad():
+                found = quantizer.bias_correction(target, quantized)
+            expected = (weight.shape[0],)
+            expect(
+                tuple(found.shape) == expected,
+                f"{target.name}: a correction of shape {list(found.shape)}, expected "
+                f"{list(expected)}",
+            )
+            expect(bool(found.isfinite().all()), f"{target.name}: it is not all finite")
+
+    def _check_meaning(
+        self,
+        quantizer: LearnsScales,
+        qparams: QParams,
+        learned: Mapping[str, Tensor],
+        *,
+        case: _Case,
+    ) -> None:
+        target = case.target
+        meaning = quantizer.meaning(qparams, learned)
+        expect(isinstance(meaning, QParams), f"{target.name}: meaning() returned no QParams")
+        is_positive = bool((meaning.scale.isfinite() & (meaning.scale > 0)).all())
+        expect(is_positive, f"{target.name}: what is learned can mean a scale that is not positive")
+        zero = meaning.zero_point.double()
+        inside = (zero >= meaning.quant_min) & (zero <= meaning.quant_max) & (zero == zero.round())
+        expect(bool(inside.all()), f"{target.name}: what is learned can mean no zero point")
+        with torch.no_grad():
+            value = case.weight
+            blind = target.evolve(tensor=None)
+            found = quantizer.learned_values(value, qparams, learned, blind)
+            same = torch.allclose(found, fake_quantize(value, meaning), rtol=1e-4, atol=1e-6)
+        expect(same, f"{target.name}: learned_values() computes something else than meaning() says")
+
+    def _cases(self) -> Iterator[_Case]:
+        session = self._calibrated(contract_net())
+        (run,) = session._engines.quantization.runs
+        return (_case(run, bound, self.make()) for bound in run.bound_targets)
+
+
+@attrs.frozen(eq=False)
+class _Case:
+    """A calibrated weight of a contract net.
+
+    Attributes:
+        target: the weight as its algorithm sees it.
+        chosen: the scale and zero point that the algorithm chooses for it.
+    """
+
+    target: QuantizationTarget
+    chosen: Callable[[], QParams]
+
+    @property
+    def weight(self) -> Tensor:
+        """The values, which nothing may write to."""
+        assert self.target.tensor is not None  # a parameter
+        return self.target.tensor
+
+
+def _case(run: QuantizationRun, bound: BoundTarget, quantizer: object) -> _Case:
+    tensor = values_of(bound).detach().clone()
+    size = bound.plan.blocks.size if bound.plan.blocks else (-1,) * tensor.ndim
+    observer = run.observer(bound)
+    target = target_of(
+        bound,
+        run.grid(bound),
+        tensor=tensor,
+        observed=run.observed.get(bound),
+        statistics=dict(observer.observe(tensor, size)),
+    )
+    if not target.observed:
+        # Calibrated block by block: a session observes when it compresses.
+        seen = [dict(observe(values, target)) for observe, values in observers(quantizer, target)]
+        observed = {name: tensor for each in seen for name, tensor in each.items()}
+        target = target.evolve(observed=observed)
+
+    def chosen() -> QParams:
+        low, high = observer.range(target.statistics, target)
+        return choose(run, bound, low, high, target)
+
+    return _Case(target, chosen)

@@ -1,0 +1,164 @@
+"""The check of a folder of compressed tensors in transformers: integers, outputs and tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
+from compressed_tensors.quantization import QuantizationScheme
+from safetensors import safe_open
+from torch import Tensor
+from transformers.utils import logging
+
+import tersely
+from tersely.contracts import IntegerWeight
+from tersely_export.agreement import compare, detached_inputs, tensors_of
+from tersely_export.compressed_tensors import WEIGHTS
+from tersely_export.for_compressed_tensors.schemes import layers_of
+from tersely_export.grids import bits_of, signed
+from tersely_export.tensor_files import shard_files
+
+
+def check_folder(
+    source: tersely.ExportSource,
+    path: Path,
+    *,
+    inputs: Any,
+    least_cosine: float,
+    new_tokens: int,
+) -> dict[str, Any]:
+    """Compare a written folder with the session.
+
+    Args:
+        source: the session.
+        path: the folder.
+        inputs: inputs of the model, or None.
+        least_cosine: the least cosine between the outputs.
+        new_tokens: the number of tokens to generate with both.
+
+    Raises:
+        ExportError: a weight differs, or the loaded model's outputs differ.
+    """
+    checks: dict[str, Any] = _compare_weights(source, path / WEIGHTS)
+    is_dequantized = any(
+        one.format == "pack-quantized" and not one.weights["symmetric"] for one in layers_of(source)
+    )
+    model = load_model(source, path, dequantize=is_dequantized)
+    if is_dequantized:
+        checks["loads_with"] = "CompressedTensorsConfig(dequantize=True)"
+    if inputs is None:
+        return checks
+    inputs = detached_inputs(inputs)
+    expected = tensors_of(source.simulate(inputs))
+    with torch.no_grad(), _quiet():
+        found = tensors_of(model(**inputs) if isinstance(inputs, Mapping) else model(inputs))
+    checks |= compare(found[:1], expected[:1], least_cosine=least_cosine)
+    if isinstance(inputs, Mapping) and "input_ids" in inputs and model.can_generate():
+        checks |= _compare_tokens(source.model, model, inputs["input_ids"], new_tokens)
+    return checks
+
+
+def load_model(source: tersely.ExportSource, path: Path, *, dequantize: bool) -> Any:
+    """Load a folder as users do, with the class of the session's model.
+
+    Args:
+        source: the session.
+        path: the folder.
+        dequantize: whether to dequantize weights while they are loaded.
+    """
+    name = type(source.model).__name__
+    cls: Any = getattr(transformers, name, None) or _own_class(type(source.model))
+    options = {}
+    if dequantize:
+        options["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
+    with _quiet():
+        return cls.from_pretrained(path, **options).eval()
+
+
+def _own_class(cls: type) -> type:
+    # The instrumented class comes first; the user's own is the next of the same name.
+    same = [one for one in cls.__mro__ if one.__name__ == cls.__name__]
+    return same[-1]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    is_shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        # compressed-tensors shows progress bars that cannot be turned off.
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if is_shown:
+            logging.enable_progress_bar()
+
+
+def _compare_weights(source: tersely.ExportSource, path: Path) -> dict[str, Any]:
+    files = shard_files(path)
+    schemes = {one.module: one.scheme for one in layers_of(source)}
+    stored = exact = 0
+    for name, weight in source.integers.items():
+        module = name.rpartition(".")[0]
+        scheme = QuantizationScheme(targets=[module], **schemes[module])
+        compressor = BaseCompressor.get_value_from_registry(scheme.format)
+        parts = {
+            one: _read(files, f"{module}.{one}")
+            for one in compressor.compression_param_names(scheme)
+        }
+        stored += sum(one.numel() * one.element_size() for one in parts.values())
+        if not torch.equal(_integers(parts, weight), _stored(weight)):
+            raise tersely.ExportError("compressed-tensors reads other integers", target=name)
+        found = compressor.decompress(parts, scheme)["weight"].to(weight.dtype)
+        expected = weight.dequantize().cpu()
+        exact += int(torch.equal(found, expected))
+    return {
+        "integer_weights_equal": len(source.integers),
+        "weights_equal": exact,
+        "bytes_of_weights": stored,
+    }
+
+
+def _read(files: Mapping[str, Path], name: str) -> Tensor:
+    with safe_open(files[name], framework="pt") as stream:
+        tensor: Tensor = stream.get_tensor(name)
+    return tensor
+
+
+def _integers(parts: Mapping[str, Tensor], weight: IntegerWeight) -> Tensor:
+    if "weight_packed" not in parts:
+        return parts["weight"]
+    shape = torch.Size(parts["weight_shape"].tolist())
+    values: Tensor = unpack_from_int32(parts["weight_packed"], bits_of(weight) or 0, shape)
+    return values
+
+
+def _stored(weight: IntegerWeight) -> Tensor:
+    bits = bits_of(weight)
+    return (weight.values if bits is None else signed(weight, bits)[0]).cpu()
+
+
+def _compare_tokens(simulated: Any, loaded: Any, prompt: Tensor, count: int) -> dict[str, Any]:
+    options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False}
+    mask = torch.ones_like(prompt)
+    modes = {module: module.training for module in simulated.modules()}
+    simulated.eval()
+    try:
+        with torch.no_grad(), _quiet():
+            expected = simulated.generate(prompt, attention_mask=mask, **options)
+            found = loaded.generate(prompt, attention_mask=mask, **options)
+    finally:
+        for module, is_training in modes.items():
+            module.training = is_training
+    new = expected[:, prompt.shape[1] :]
+    same = int((found[:, prompt.shape[1] :] == new).sum())
+    return {"tokens_generated": new.numel(), "tokens_equal": same}

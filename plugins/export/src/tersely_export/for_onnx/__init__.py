@@ -1,0 +1,1 @@
+"""What the exporter ``onnx`` is made of: the graph, and its check in onnxruntime."""
