@@ -186,7 +186,7 @@ def _masked(trace: Trace) -> Tensor:
 
 
 def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
-    """Return where a mask keeps nothing of what carries a label: bool, the layer's shape.
+    """Return where a mask keeps nothing of what carries a label: bool, on the CPU, as the layer.
 
     Args:
         kept: bool, the tensor's shape.
@@ -195,5 +195,5 @@ def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
     others = [dim for dim in range(layer.ndim) if layer.shape[dim] == 1 and kept.shape[dim] > 1]
     # The largest of bytes is found several times faster than whether any of booleans is true.
     some = kept.view(torch.uint8).amax(others, keepdim=True).bool() if others else kept
-    lost = some.logical_not()
+    lost = some.logical_not().cpu()
     return lost.expand(layer.shape)
