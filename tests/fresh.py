@@ -28,17 +28,22 @@ from typing import Any, NoReturn
 SECONDS = 900
 """How long a process may take before it is ended."""
 
+IMPORTS = ("torch._dynamo", "tersely.jobs.runner")
+"""What processes need not import again."""
+
 
 class Fresh:
     """A server of fresh processes.
 
     Args:
         seconds: how long each may take before it is ended, which is an error.
+        imports: the modules that are imported before.
     """
 
-    def __init__(self, seconds: float = SECONDS) -> None:
+    def __init__(self, seconds: float = SECONDS, imports: Sequence[str] = IMPORTS) -> None:
         self._server: subprocess.Popen[str] | None = None
         self.seconds = seconds
+        self.imports = imports
 
     def run(
         self,
@@ -87,7 +92,7 @@ class Fresh:
     def _ask(self, request: Mapping[str, Any]) -> int:
         if self._server is None:
             self._server = subprocess.Popen(
-                [sys.executable, __file__],
+                [sys.executable, __file__, *self.imports],
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -128,9 +133,9 @@ class Fresh:
             self._server.communicate()
 
 
-def serve() -> None:
+def serve(imports: Sequence[str]) -> None:
     """Import what is slow, and run a copy for each line of the input."""
-    for module in ("torch._dynamo", "tersely.jobs.runner"):
+    for module in imports:
         importlib.import_module(module)
     for line in iter(sys.stdin.readline, ""):
         process = os.fork()
@@ -202,4 +207,4 @@ def _execute(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1:])

@@ -3,6 +3,10 @@
 Processor time on one thread, least of interleaved repeats. A call masks or quantizes the weights of
 all experts once, so what it costs is memory traffic in proportion to them: little where many rows
 reach each expert, and more than the products where few do. With ``hold: step`` nothing is masked.
+
+Nothing is kept from one call to the next, not even in evaluation: a write through ``weight.data``
+acts at the next call and leaves no trace in the parameter's version, so that it could only be
+noticed by reading all weights. ``finalize()`` writes the result into the weights, and costs nothing.
 """
 
 import pytest

@@ -19,6 +19,7 @@ from tersely.planning.groups.auto_groups import group_automatically
 from tersely.planning.groups.norms_left_out import hint_at_norms
 from tersely.planning.plan import Plan
 from tersely.planning.selecting.layer_ids import spell_layers
+from tersely.planning.selecting.obstacles import need_no_flat_parameters
 from tersely.planning.selecting.selection import Universe
 from tersely.planning.stages.checks import check_plan
 from tersely.planning.stages.draft import Draft
@@ -94,6 +95,7 @@ def resolve(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     universe = Universe.of(model)
+    need_no_flat_parameters(universe)
     owners = Owners(universe)
     draft = Draft(universe, owners, Templates(registry().module_settings()), recipe)
     for number in range(len(recipe.stages)):

@@ -129,3 +129,22 @@ def test_a_model_whose_parameters_are_swapped_on_conversion_moves_and_loads(sess
     assert torch.equal(model[1].weight, 2.0 * mask.double())
     session.step()
     assert torch.equal(session.finalize()[1].weight, 2.0 * mask.double())
+
+
+class FullyShardedDataParallel(nn.Module):
+    """Has the name of PyTorch's and wraps as it does."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self._fsdp_wrapped_module = inner
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_parameters_that_were_made_one_flat_tensor_are_refused_by_name(is_root):
+    model = FullyShardedDataParallel(nn.Linear(4, 4))
+    model = model if is_root else nn.Sequential(model)
+    found = "the model" if is_root else "module '0'"
+    with pytest.raises(
+        tersely.PlanError, match=f"^{found} is wrapped in FullyShardedDataParallel, .*fully_shard"
+    ):
+        tersely.prune(model, CONFIG, algorithm="toy")

@@ -75,9 +75,10 @@ def _need_all(module: nn.Module, name: str) -> None:
 def _gone(module: nn.Module, name: str) -> SessionError:
     name = full_name(module, name)
     return SessionError(
-        f"{name} is to be deleted while a session is attached to it, as reparametrizations do "
-        "(weight_norm, spectral_norm, register_parametrization); put them on before "
-        "tersely.attach(), or after session.detach()",
+        f"{name} is to be deleted while a session is attached to it, as reparametrizations "
+        "(weight_norm, spectral_norm, register_parametrization) and FullyShardedDataParallel do; "
+        "put the former on before tersely.attach(), or after session.detach(), and shard with "
+        "fully_shard()",
         target=name,
     )
 

@@ -8,7 +8,9 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from tersely.contracts.kinds import Method
+from tersely.errors import PlanError
 from tersely.planning.selecting.classes import RESERVED, original_class
+from tersely.planning.selecting.selection import Universe
 from tersely.text import nearest
 
 
@@ -59,6 +61,26 @@ def _is_expanded(tensor: Tensor) -> bool:
 
 
 _STATISTICS = ("running_mean", "running_var")
+
+
+def need_no_flat_parameters(universe: Universe) -> None:
+    """Refuse a model whose parameters FullyShardedDataParallel has made one flat tensor.
+
+    Args:
+        universe: the model's modules.
+
+    Raises:
+        PlanError: names the first module that it wraps.
+    """
+    for name, module in zip(universe.names, universe.modules, strict=True):
+        # By its name, since importing the class costs a second.
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise PlanError(
+                f"{f'module {name!r}' if name else 'the model'} is wrapped in "
+                "FullyShardedDataParallel, which keeps the parameters inside as one flat tensor; "
+                "shard with torch.distributed.fsdp.fully_shard(), or compress before you shard",
+                target=name or None,
+            )
 
 
 def absence(module: nn.Module, target: str) -> str:
