@@ -19,9 +19,9 @@ from tersely.exporting.moving import (
     move_all,
     need_inside,
     need_replaceable,
-    scratch_folder,
     size_of,
 )
+from tersely.exporting.scratch import scratch_folder
 from tersely.json_value import Json
 from tersely.log import logger
 from tersely.registry.collect import describe

@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from tersely.errors import BrokenPluginError, ExportError
 from tersely.exporting.exchanging import exchange
+from tersely.exporting.scratch import BEFORE
 from tersely.registry.record import Registration
 
-_PREFIX = ".tersely-export-"
 _SHOWN = 3
 _SHARD = re.compile(r"-\d{5}-of-\d{5}")
 _INDEX = ".index.json"
-
-
-@contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Create a folder for unfinished files, next to their destination.
-
-    Args:
-        parent: the destination; created if it is missing.
-
-    Raises:
-        ExportError: it cannot be created, or nothing can be written into it.
-    """
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    except OSError as error:
-        raise ExportError(
-            f"nothing can be written into {parent}: {error.strerror}; give another path"
-        ) from error
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def need_inside(written: Sequence[Path], scratch: Path, record: Registration) -> None:
@@ -161,7 +135,7 @@ def _move(path: Path, place: Path) -> None:
         return
     if exchange(path, place):
         return
-    aside = path.with_name(f"{path.name}.before")
+    aside = path.with_name(f"{path.name}{BEFORE}")
     place.rename(aside)
     try:
         path.rename(place)

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from tersely.document.job import Export, Job
+from tersely.errors import ConfigError, Problem
 from tersely.exporting.export import Exported, MadeExporter, make_exporter
 from tersely.extras import extra
 from tersely.jobs.calibrating import example_inputs
@@ -41,6 +42,30 @@ def export(run: Run) -> Run:
         run.voice.line(f"  {one.format}: {files}, {found.bytes:,} bytes")
         written.append(found)
     return attrs.evolve(run, exported=tuple(written))
+
+
+def check_exports(job: Job) -> None:
+    """Refuse formats that cannot be written, before anything expensive begins.
+
+    Args:
+        job: the job.
+
+    Raises:
+        ConfigError: options are wrong, or two formats write one file.
+        MissingExtraError: a library that a format needs is not installed.
+        PluginError: nobody provides a format, or its plugin is broken.
+    """
+    first: dict[str, int] = {}
+    problems = []
+    for number, one in enumerate(job.export):
+        name = file_name(make_exporter(one.format, one.options))
+        if name in first:
+            found = f"it writes {FOLDER}/{name}, as export[{first[name]}] does"
+            advice = f"leave one out, and write it with `tersely export RUN --format {one.format}`"
+            problems.append(Problem(f"export[{number}]", found, f"{advice} --output FILE"))
+        first.setdefault(name, number)
+    if problems:
+        raise ConfigError(problems, source=job.source)
 
 
 def export_one(session: Session, wanted: Export, folder: Path, *, example_inputs: Any) -> Exported:

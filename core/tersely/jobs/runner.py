@@ -13,8 +13,8 @@ import attrs
 from tersely.document.job import Job
 from tersely.document.load import load_job
 from tersely.errors import SessionFileError
-from tersely.exporting.export import make_exporter
 from tersely.extras import extra, need_extra
+from tersely.jobs.exporting import check_exports
 from tersely.jobs.measuring.benchmarking import check_sizes
 from tersely.jobs.order_of_phases import phases_of
 from tersely.jobs.output.folders import (
@@ -88,9 +88,7 @@ def run_job(
     with job_imports(job.directory):
         calls = load_references(job)
         check_optimizer(job)
-        for one in job.export:
-            # Before anything expensive: the format, its options and its libraries are there.
-            make_exporter(one.format, one.options)
+        check_exports(job)
         check_sizes(job)
         with only_run(job.output):
             check_output(job.output)  # again: another run may have written since

@@ -5,7 +5,8 @@ import pytest
 from tersely.errors import ExportError
 from tersely.exporting import moving
 from tersely.exporting.exchanging import exchange
-from tersely.exporting.moving import move_all, need_replaceable, scratch_folder
+from tersely.exporting.moving import move_all, need_replaceable
+from tersely.exporting.scratch import scratch_folder
 
 
 def folder_of(place, *names):

@@ -116,7 +116,7 @@ def test_two_outputs_run_side_by_side(tmp_path: Path) -> None:
 def test_where_files_cannot_be_locked_the_living_owner_counts(
     tmp_path: Path, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tersely.jobs.output.lock._lock", lambda descriptor: None)
+    monkeypatch.setattr("tersely.jobs.output.lock.take_lock", lambda descriptor: None)
 
     with pytest.raises(SessionFileError, match="is being written by"), only_run(tmp_path / "out"):
         pass

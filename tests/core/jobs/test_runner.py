@@ -160,6 +160,19 @@ def test_another_output_can_be_named(workshop: Any, run: Run, tmp_path: Path) ->
     assert not workshop.output.exists()
 
 
+def test_two_exports_of_one_file_are_refused_before_anything_is_built(
+    workshop: Any, run: Run
+) -> None:
+    workshop.write(export=[{"format": "toy_names"}, {"format": "toy_names", "options": {}}])
+
+    with pytest.raises(
+        ConfigError, match=r"export\[1\]: it writes exports/model.txt, as export\[0\] does"
+    ):
+        run()
+
+    assert workshop.diary() == []
+
+
 def test_exporters_write_into_exports(workshop: Any, run: Run) -> None:
     workshop.write(export=[{"format": "toy_names"}])
 

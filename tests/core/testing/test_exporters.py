@@ -26,5 +26,14 @@ def test_what_check_overlooks_is_named_by_the_case_and_the_difference(contract):
         contract("DropsMasks").check_notices()
 
 
+def test_factors_of_inputs_that_are_not_written_are_noticed(contract):
+    with pytest.raises(
+        ContractError,
+        match=r"weights whose inputs have factors: check\(\) takes them for those of a model with "
+        r"another set of factors",
+    ):
+        contract("DropsFactors").check_notices()
+
+
 def test_a_format_that_promises_no_bytes_may_write_dates(contract):
     contract("Dates", is_reproducible=False).check_replaces()

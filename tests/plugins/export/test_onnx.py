@@ -461,3 +461,28 @@ def test_linear_layers_run_as_integers_whatever_shape_their_inputs_have(
 
     assert exported.checks["quantized_products"] == 2
     assert all_integer(exported.checks)
+
+
+@pytest.mark.filterwarnings("ignore::tersely.errors.CompressionWarning")  # products in floats
+@pytest.mark.parametrize("dtype", ["int8", "uint4"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_grouped_transposed_convolutions_have_a_scale_for_each_output_channel(
+    dims, dtype, tmp_path
+):
+    torch.manual_seed(0)
+    cls = getattr(nn, f"ConvTranspose{dims}d")
+    model = nn.Sequential(cls(8, 12, 3, groups=2, stride=2), nn.ReLU(), cls(12, 4, 1, groups=4))
+    images = torch.randn(2, 8, *[4] * dims)
+    scheme = "symmetric" if dtype == "int8" else "affine"
+    entry = {"op_types": [cls.__name__], "target_names": ["weight"], "quant_dtype": dtype}
+    entry |= {"quant_scheme": scheme, "granularity": "per_channel"}
+    session = tersely.quantize(model.eval(), [entry], algorithm="rtn", data=[images])
+
+    exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=images)
+
+    checks = exported.checks
+    assert session.qparams()["0"]["weight"].scale.numel() == 12
+    assert checks["integer_weights_equal"] == checks["layers_compared"] == 2
+    assert all_within_one_step(checks)
+    assert checks["largest_difference"] < 1e-5
+    assert not {"Reshape", "Transpose"} & set(operators_of(exported.paths[0]))

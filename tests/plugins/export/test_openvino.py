@@ -122,3 +122,14 @@ def test_weights_of_four_bits_are_read_as_such(tmp_path: Path) -> None:
 
     assert types_of(model, "FullyConnected") == ["i4", "i4", "i4"]
     assert agreement(model, tokens, simulated) > 0.999
+
+
+def test_grouped_transposed_convolutions_of_a_preset_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    images, path = torch.randn(IMAGES), tmp_path / "model.onnx"
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 12, 3, stride=2, groups=2)
+    )
+    simulated = exported(model, images, path, preset="w8a8", runtime="openvino")
+
+    assert agreement(compiled(path), images, simulated) > 0.999

@@ -211,6 +211,34 @@ def test_an_algorithm_that_divides_inputs_keeps_batch_norms() -> None:
     assert any("smoothquant needs them to take the factors" in one for one in plan.hints)
 
 
+@pytest.mark.parametrize("example", [None, IMAGES], ids=["no_example", "example"])
+@pytest.mark.parametrize(
+    ("stage", "wanted"),
+    [
+        ({"preset": "w4a16"}, False),
+        ({"preset": "w4a16", "algorithm": "awq"}, False),
+        ({"preset": "w8a8", "algorithm": "smoothquant"}, True),
+        ({"preset": "w8a8", "algorithm": "smoothquant", "exclude_op_names": ["0"]}, False),
+    ],
+    ids=["linear", "awq", "smoothquant", "linear_smoothquant"],
+)
+def test_only_norms_that_a_quantized_layer_could_take_up_are_told(
+    stage: dict[str, object], example: object, *, wanted: bool
+) -> None:
+    plan = tersely.plan(with_norms(), {"quantization": stage}, example_inputs=example)
+
+    assert any(KEPT in one for one in plan.hints) == wanted
+
+
+def test_a_norm_before_a_quantized_layer_is_not_told() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 4)).eval()
+    stage = {"preset": "w8a8", "algorithm": "smoothquant"}
+
+    plan = tersely.plan(model, {"quantization": stage}, example_inputs=torch.randn(2, 8))
+
+    assert not any(KEPT in one for one in plan.hints)
+
+
 @pytest.mark.parametrize("has_example", [False, True])
 def test_a_plan_keeps_what_its_preset_folded(*, has_example: bool) -> None:
     recipe = {"quantization": {"preset": "w8a8"}}

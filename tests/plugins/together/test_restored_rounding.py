@@ -146,6 +146,22 @@ def test_a_model_whose_config_says_nothing_stays_as_it_is() -> None:
     assert torch.equal(outputs(model), before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("preset", ["w8a8", "w8a8_dynamic"])
+def test_a_converted_model_gets_back_what_no_file_holds(
+    preset: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model, simulated = finished(lambda: llama().to(dtype), {"preset": preset})
+    model.save_pretrained(tmp_path)
+
+    loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
+    tersely.restore_rounding(loaded)
+
+    assert loaded.model.rotary_emb.inv_freq.dtype == dtype
+    assert torch.equal(outputs(loaded), simulated)
+
+
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
@@ -153,6 +169,7 @@ def test_a_model_whose_config_says_nothing_stays_as_it_is() -> None:
         ("int8", "format 'int8', expected 1"),
         ({"format": 1, "rounded": [{"module": "pooler.dense"}]}, "damaged"),
         ({"format": 1, "rounded": 3}, "damaged"),
+        ({"format": 1, "rounded": [], "buffers": {"a": "float17"}}, "no type 'float17'"),
     ],
 )
 def test_a_config_that_was_changed_is_an_error(stated: Any, message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import socket
@@ -17,12 +16,11 @@ import attrs
 
 from tersely.errors import SessionFileError
 from tersely.storage.durable import make_folder
+from tersely.storage.locking import take_lock
 from tersely.storage.processes import is_running
 
 _held: set[Path] = set()
 _guard = threading.Lock()
-_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-_BYTE = 1 << 30  # beyond the text, which others read while the byte is locked
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +83,7 @@ def _take(output: Path, place: Path) -> int:
     while True:
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            is_locked = _lock(descriptor)
+            is_locked = take_lock(descriptor)
             owner = _read_owner(descriptor)
             if is_locked is False or (owner is not None and not _is_over(owner, is_locked)):
                 raise _refusal(output, owner)
@@ -110,30 +108,6 @@ def _give_back(descriptor: int, place: Path) -> None:
         if _is_same_file(descriptor, place):
             place.unlink()
     os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Return whether the lock is ours now, or None where files cannot be locked."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt  # not there on other systems
-
-            os.lseek(descriptor, _BYTE, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl  # not there on Windows
-
-            # Not flock: its locks live on in the workers that a loader of the user's forks.
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _BYTE)
-    except OSError as error:
-        return None if error.errno in _UNSUPPORTED else _not_ours(error)
-    return True
-
-
-def _not_ours(error: OSError) -> bool:
-    if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-        return False
-    raise error
 
 
 def _is_over(owner: Owner, is_locked: bool | None) -> bool:

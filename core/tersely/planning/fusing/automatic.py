@@ -15,7 +15,7 @@ from tersely.document.path import spell_path
 from tersely.document.recipe import AUTO, NONE, Entry, FuseNames, Recipe, Stage
 from tersely.errors import PlanError
 from tersely.planning.fusing.auto_fusion import fold_chains
-from tersely.planning.fusing.fusion import NORMS
+from tersely.planning.fusing.fusion import NORMS, norms_of
 from tersely.planning.stages.algorithms import is_declared
 from tersely.planning.stages.draft import Draft
 from tersely.registry.registry import registry
@@ -55,7 +55,7 @@ def fuse_automatically(draft: Draft, example_inputs: Any) -> None:
         if stage.folds_by_preset:
             why = obstacle or _divides_inputs(stage)
             found[stage.path] = () if why else _all_of(own)
-            if why and _has_norms(draft):
+            if why and _leaves_norms(draft, stage, None if obstacle else _all_of(own)):
                 draft.hints.append(_unfolded(stage, why))
     draft.recipe = _written(draft.recipe, found)
     for one in asking:
@@ -92,8 +92,20 @@ def _divides_inputs(stage: Stage) -> str:
     return ""
 
 
-def _has_norms(draft: Draft) -> bool:
-    return any(type(module).__name__ in NORMS for module in draft.universe.modules)
+def _leaves_norms(draft: Draft, stage: Stage, folds: FuseNames | None) -> bool:
+    """Return whether a batch norm would fold into what a stage quantizes, or may where unknown."""
+    universe = draft.universe
+    if folds is not None:
+        named = {universe.index[name] for names in folds for name in names[1:]}
+        return any(universe.class_of(position).__name__ in NORMS for position in named)
+    present = {universe.class_of(position).__name__ for position in range(len(universe.modules))}
+    paths = {entry.path for entry in stage.entries}
+    quantized = {
+        universe.class_of(universe.index[one.module]).__name__
+        for one in draft.targets
+        if one is not None and one.origin.path in paths
+    }
+    return any(norms_of(head) & present for head in quantized)
 
 
 def _unfolded(stage: Stage, why: str) -> str:

@@ -34,6 +34,15 @@ FOLLOWERS = NORMS | _ACTIVATIONS
 """Class names of what folds into a module before it."""
 
 
+def norms_of(head: str) -> frozenset[str]:
+    """Return the class names of batch norms that fold into a layer.
+
+    Args:
+        head: the layer's class name.
+    """
+    return frozenset((_NORM_OF[head], _SYNCHRONIZED)) if head in _NORM_OF else frozenset()
+
+
 def is_foldable(types: Sequence[str]) -> bool:
     """Tell whether modules of these types, in this order, fold into the first.
 
@@ -43,7 +52,7 @@ def is_foldable(types: Sequence[str]) -> bool:
     head, *rest = types
     if head not in HEADS:
         return False
-    if rest and head in _NORM_OF and rest[0] in (_NORM_OF[head], _SYNCHRONIZED):
+    if rest and rest[0] in norms_of(head):
         rest = rest[1:]
         if not rest:
             return True

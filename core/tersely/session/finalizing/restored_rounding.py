@@ -58,6 +58,7 @@ def restore_rounding(model: nn.Module) -> nn.Module:
         )
     try:
         rows = [_Rounded.of(row) for row in stated["rounded"]]
+        buffers = {name: _type_of(text) for name, text in stated.get("buffers", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SessionFileError(
             f"the model's config has {KEY!r} that is damaged: {error!r}; save the finished model "
@@ -73,7 +74,25 @@ def restore_rounding(model: nn.Module) -> nn.Module:
     for row in rows:
         if row.factors is not None:
             _put_factors(model.get_submodule(row.module), row, row.factors)
+    _convert(model, buffers)
     return model.train(was_training)
+
+
+def _type_of(text: str) -> torch.dtype:
+    found: object = getattr(torch, text, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"there is no type {text!r}")
+    return found
+
+
+def _convert(model: nn.Module, buffers: Mapping[str, torch.dtype]) -> None:
+    """Give buffers that no file holds the type that they had, which rounds them as it did."""
+    for full_name, dtype in buffers.items():
+        path, _, name = full_name.rpartition(".")
+        module = model.get_submodule(path)
+        buffer = module._buffers.get(name)
+        if buffer is not None and name in module._non_persistent_buffers_set:
+            module._buffers[name] = buffer.to(dtype)
 
 
 def _put_factors(module: nn.Module, row: _Rounded, factors: Tensor) -> None:

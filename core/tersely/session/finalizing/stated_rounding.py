@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import torch
 from torch import nn
 
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.targets.binding import BoundTarget
-from tersely.instrument.names import SCALE
+from tersely.instrument.names import PREFIX, SCALE
 from tersely.instrument.scales.input_scales import ScaleChannels
 from tersely.instrument.transforms import chain_of
 from tersely.json_value import Json
@@ -40,9 +41,25 @@ def state_rounding(
     chosen = dict(qparams)
     rows = [row for one in staying if (row := _row(one, chosen.get(one))) is not None]
     if rows:
-        setattr(config, KEY, {"format": FORMAT, "rounded": rows})
+        stated: dict[str, Json] = {"format": FORMAT, "rounded": rows}
+        buffers = dict(_converted_buffers(model))
+        setattr(config, KEY, {**stated, "buffers": buffers} if buffers else stated)
     elif hasattr(config, KEY):
         delattr(config, KEY)
+
+
+def _converted_buffers(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield buffers that no file holds and that ``model.half()`` has converted, with their type.
+
+    The frequencies of rotary embeddings are: the class makes them in float32 when it is loaded.
+    """
+    for path, module in model.named_modules():
+        for name in sorted(module._non_persistent_buffers_set):
+            buffer = module._buffers.get(name)
+            if buffer is None or name.startswith(PREFIX) or not buffer.is_floating_point():
+                continue
+            if buffer.dtype != torch.float32:
+                yield (f"{path}.{name}" if path else name), str(buffer.dtype).removeprefix("torch.")
 
 
 def _row(bound: BoundTarget, qparams: QParams | None) -> dict[str, Json] | None:

@@ -17,10 +17,12 @@ from tersely.session.session import Session
 from tersely.testing.exporters.plugins import (
     BETWEEN,
     BY_CHANNEL,
+    FACTORS,
     LEVELS,
     MAGNITUDE,
     NEAREST,
     NUMBERED,
+    OTHER_FACTORS,
     OTHER_LEVELS,
     case_plugins,
 )
@@ -130,6 +132,10 @@ def _by_levels(is_other: bool) -> Mapping[str, Json]:
     return {"quantization": _stage(OTHER_LEVELS if is_other else LEVELS, quant_dtype="uint2")}
 
 
+def _by_factors(is_other: bool) -> Mapping[str, Json]:
+    return {"quantization": _stage(OTHER_FACTORS if is_other else FACTORS)}
+
+
 def _masked(names: Sequence[str]) -> Callable[[bool], Mapping[str, Json]]:
     # The first weight is quantized, and those of the names are masked.
     def recipe(is_other: bool) -> Mapping[str, Json]:
@@ -168,6 +174,7 @@ _CASES = (
     ),
     ExportCase("masked int8 weights", _masked(["0"]), varies="mask"),
     ExportCase("masked weights beside int8 ones", _masked(["2"]), varies="mask"),
+    ExportCase("weights whose inputs have factors", _by_factors, varies="set of factors"),
     ExportCase(
         "weights with a table of levels", _by_levels, holds="levels", varies="table of levels"
     ),

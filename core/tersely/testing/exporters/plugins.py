@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from tersely.arithmetic.affine import fake_quantize
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.scales import choose_qparams
+from tersely.contracts.abilities import ObservesInputs
 from tersely.contracts.pruner import PruningTarget
 from tersely.contracts.quantized_grids import UsesFloatZeroPoints, UsesLevels
+from tersely.contracts.quantized_weights import Equalizes, QuantizedWeight, SolvesWeights
 from tersely.contracts.quantizer import QuantizationTarget
 from tersely.contracts.target_plan import TargetPlan
 from tersely.registry.descriptors import GranularityInfo, PrunerInfo, QuantizerInfo
@@ -24,6 +27,8 @@ BY_CHANNEL = "contract_nearest_by_channel"
 LEVELS = "contract_levels"
 OTHER_LEVELS = "contract_other_levels"
 BETWEEN = "contract_between"
+FACTORS = "contract_factors"
+OTHER_FACTORS = "contract_other_factors"
 MAGNITUDE = "contract_magnitude"
 NUMBERED = "contract_numbered"
 
@@ -71,6 +76,60 @@ class Between(UsesFloatZeroPoints):
         return chosen.evolve(zero_point=chosen.zero_point.float() + 0.5)
 
 
+class Factors(ObservesInputs, Equalizes, SolvesWeights):
+    """A quantizer of weights times factors, by which their inputs are divided."""
+
+    least: float = 0.5
+
+    def observe_input(self, inputs: Tensor, target: QuantizationTarget) -> dict[str, Tensor]:
+        """Return something: factors are chosen for inputs that were observed.
+
+        Args:
+            inputs: the module's input.
+            target: the weight.
+        """
+        return {"largest": inputs.abs().max()}
+
+    def input_scales(self, targets: Sequence[QuantizationTarget]) -> Tensor:
+        """Return the factors of the algorithm.
+
+        Args:
+            targets: weights that read one input.
+        """
+        return torch.linspace(self.least, 2, _weight_of(targets[0]).shape[1])
+
+    def solve_scaled(self, target: QuantizationTarget, input_scale: Tensor) -> QuantizedWeight:
+        """Return a weight times the same factors, whatever those of the algorithm are.
+
+        Args:
+            target: the weight.
+            input_scale: the factors of the algorithm.
+        """
+        weight = _weight_of(target)
+        scaled = weight * torch.linspace(0.5, 2, weight.shape[1])
+        qparams = choose_qparams(scaled.min().reshape(1), scaled.max().reshape(1), target)
+        return QuantizedWeight(fake_quantize(scaled, qparams), qparams, input_scale)
+
+    def solve(self, target: QuantizationTarget) -> QuantizedWeight:
+        """Return what it does of one weight alone.
+
+        Args:
+            target: the weight.
+        """
+        return self.solve_scaled(target, self.input_scales([target]))
+
+
+class OtherFactors(Factors):
+    """The same integers and scales with other factors."""
+
+    least = 1.0
+
+
+def _weight_of(target: QuantizationTarget) -> Tensor:
+    assert target.tensor is not None  # a weight has one
+    return target.tensor.detach()
+
+
 class Magnitude:
     """A pruner of small weights."""
 
@@ -114,6 +173,8 @@ class _Face:
             info(LEVELS, "Levels", "tensor"),
             info(OTHER_LEVELS, "OtherLevels", "tensor"),
             info(BETWEEN, "Between", "tensor"),
+            info(FACTORS, "Factors", "tensor"),
+            info(OTHER_FACTORS, "OtherFactors", "tensor"),
         ]
 
     @hookimpl

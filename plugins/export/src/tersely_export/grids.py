@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -71,6 +72,20 @@ def _size(weight: IntegerWeight) -> tuple[int, ...]:
     scale = tuple(qparams.scale.shape)
     counts = (1,) * (len(shape) - len(scale)) + scale
     return tuple(whole // count for whole, count in zip(shape, counts, strict=True))
+
+
+def is_read_in_place(size: Sequence[int], shape: Sequence[int]) -> bool:
+    """Return whether blocks of more than two dimensions are runs along one of them.
+
+    The output channels of a grouped transposed convolution are, whose weight has the shape (inputs,
+    outputs / groups, ...): runs of inputs / groups for each index of the second dimension.
+
+    Args:
+        size: elements per block along each dimension.
+        shape: the weight's shape.
+    """
+    runs = [one for one, length in zip(size, shape, strict=True) if 1 < one < length]
+    return len(shape) > _MATRIX and len(runs) == 1 and any(one > 1 for one in size[:-1])
 
 
 def bits_of(weight: IntegerWeight) -> int | None:

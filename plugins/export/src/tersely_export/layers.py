@@ -27,6 +27,7 @@ _PRODUCTS = {
 }
 """Operator -> positions of its input and its weight."""
 
+_TURNS = ("permute", "t", "transpose", "view", "_unsafe_view", "reshape", "clone")
 _POINTWISE = ("relu", "hardtanh", "clamp")
 _SMALLEST = 1e-4
 """The share of the largest value up to which float32 sums in another order may differ."""
@@ -156,7 +157,8 @@ def _reads_stored(node: Node, tensors: dict[str, Tensor]) -> bool:
 
 
 def _turned(node: Node) -> Node:
-    while _kind(node) in ("permute", "t", "transpose", "view", "reshape"):
+    """Return what is turned, or divided by the factors of its columns."""
+    while _kind(node) in (*_TURNS, "div"):
         node = node.args[0]  # type: ignore[assignment]  # the operator's input
     return node
 

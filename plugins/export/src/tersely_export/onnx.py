@@ -12,7 +12,7 @@ from torch import nn
 import tersely
 from tersely.contracts import IntegerWeight, RunsExport
 from tersely_export.for_onnx.overflow import warn_of_overflow
-from tersely_export.grids import grid_of
+from tersely_export.grids import grid_of, is_read_in_place
 from tersely_export.libraries import need_libraries
 from tersely_export.names import module_of
 
@@ -147,7 +147,7 @@ def _has_operator(weight: IntegerWeight) -> bool:
     cut = [one for one, length in zip(size, shape, strict=True) if one != length]
     # In a matrix, runs are also possible: every index of one dimension, and blocks of the other.
     is_runs = len(shape) == len(cut) == _MATRIX and 1 in cut
-    return not cut or cut == [1] or is_runs
+    return not cut or cut == [1] or is_runs or is_read_in_place(size, shape)
 
 
 def _is_by_input(source: tersely.ExportSource, name: str, weight: IntegerWeight) -> bool:

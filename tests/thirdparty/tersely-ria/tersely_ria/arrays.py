@@ -13,11 +13,17 @@ class Arrays:
     """Every tensor under its name; beside the integers of a weight their scale and zero point."""
 
     def refusals(self, source: tersely.ExportSource) -> Sequence[tersely.Refusal]:
-        """Return what an array cannot say: how inputs and outputs are rounded."""
-        return [
+        """Return what an array cannot say: how inputs and outputs are rounded, or divided."""
+        rounded = [
             tersely.Refusal("arrays hold no inputs or outputs; quantize weights alone", one.name)
             for one in source.activations
         ]
+        divided = [
+            tersely.Refusal("arrays hold no factors; finalize the session first", name)
+            for name, weight in source.integers.items()
+            if weight.input_scale is not None
+        ]
+        return [*rounded, *divided]
 
     def write(self, source: tersely.ExportSource, path: Path) -> Sequence[Path]:
         """Write the file and return it."""

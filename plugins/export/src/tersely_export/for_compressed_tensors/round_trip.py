@@ -21,6 +21,7 @@ import tersely
 from tersely.contracts import IntegerWeight
 from tersely_export.agreement import compare, detached_inputs, tensors_of
 from tersely_export.compressed_tensors import WEIGHTS
+from tersely_export.for_compressed_tensors.running import run_compressed
 from tersely_export.for_compressed_tensors.schemes import layers_of
 from tersely_export.grids import bits_of, signed
 from tersely_export.tensor_files import shard_files
@@ -57,12 +58,18 @@ def check_folder(
         return checks
     inputs = detached_inputs(inputs)
     expected = tensors_of(source.simulate(inputs))
-    with torch.no_grad(), _quiet():
-        found = tensors_of(model(**inputs) if isinstance(inputs, Mapping) else model(inputs))
+    found = tensors_of(_outputs(model, inputs))
     checks |= compare(found[:1], expected[:1], least_cosine=least_cosine)
     if isinstance(inputs, Mapping) and "input_ids" in inputs and model.can_generate():
-        checks |= _compare_tokens(source.model, model, inputs["input_ids"], new_tokens)
+        checks |= _compare_tokens(source, model, inputs["input_ids"], new_tokens)
     return checks
+
+
+def _outputs(model: Any, inputs: Any) -> Any:
+    with torch.no_grad(), _quiet():
+        return run_compressed(
+            model, lambda: model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+        )
 
 
 def load_model(source: tersely.ExportSource, path: Path, *, dequantize: bool) -> Any:
@@ -107,25 +114,37 @@ def _compare_weights(source: tersely.ExportSource, path: Path) -> dict[str, Any]
     files = shard_files(path)
     schemes = {one.module: one.scheme for one in layers_of(source)}
     stored = exact = 0
-    for name, weight in source.integers.items():
+    for name in source.integers:
         module = name.rpartition(".")[0]
         scheme = QuantizationScheme(targets=[module], **schemes[module])
-        compressor = BaseCompressor.get_value_from_registry(scheme.format)
-        parts = {
-            one: _read(files, f"{module}.{one}")
-            for one in compressor.compression_param_names(scheme)
-        }
-        stored += sum(one.numel() * one.element_size() for one in parts.values())
-        if not torch.equal(_integers(parts, weight), _stored(weight)):
-            raise tersely.ExportError("compressed-tensors reads other integers", target=name)
-        found = compressor.decompress(parts, scheme)["weight"].to(weight.dtype)
-        expected = weight.dequantize().cpu()
-        exact += int(torch.equal(found, expected))
+        size, is_exact = _compare_weight(source, name, files, scheme)
+        stored += size
+        exact += is_exact
     return {
         "integer_weights_equal": len(source.integers),
         "weights_equal": exact,
         "bytes_of_weights": stored,
     }
+
+
+def _compare_weight(
+    source: tersely.ExportSource,
+    name: str,
+    files: Mapping[str, Path],
+    scheme: QuantizationScheme,
+) -> tuple[int, bool]:
+    """Return the bytes of a weight in the files, and whether its values are the session's."""
+    weight, module = source.integers[name], name.rpartition(".")[0]
+    compressor = BaseCompressor.get_value_from_registry(scheme.format)
+    parts = {
+        one: _read(files, f"{module}.{one}") for one in compressor.compression_param_names(scheme)
+    }
+    if not torch.equal(_integers(parts, weight), _stored(weight)):
+        raise tersely.ExportError("compressed-tensors reads other integers", target=name)
+    expected = weight.dequantize().cpu()
+    found = compressor.decompress(parts, scheme)["weight"].to(weight.dtype)
+    size = sum(one.numel() * one.element_size() for one in parts.values())
+    return size, torch.equal(found, expected)
 
 
 def _read(files: Mapping[str, Path], name: str) -> Tensor:
@@ -147,18 +166,32 @@ def _stored(weight: IntegerWeight) -> Tensor:
     return (weight.values if bits is None else signed(weight, bits)[0]).cpu()
 
 
-def _compare_tokens(simulated: Any, loaded: Any, prompt: Tensor, count: int) -> dict[str, Any]:
+def _compare_tokens(
+    source: tersely.ExportSource, loaded: Any, prompt: Tensor, count: int
+) -> dict[str, Any]:
+    """Compare the tokens that the session generates, each after the session's own before it.
+
+    A greedy search that chose another token at one place would go on from there, so that both
+    searches have the same tokens exactly if both choose the same at each place.
+    """
+    simulated: Any = source.model
     options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False}
-    mask = torch.ones_like(prompt)
     modes = {module: module.training for module in simulated.modules()}
     simulated.eval()
     try:
         with torch.no_grad(), _quiet():
-            expected = simulated.generate(prompt, attention_mask=mask, **options)
-            found = loaded.generate(prompt, attention_mask=mask, **options)
+            written = simulated.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
     finally:
         for module, is_training in modes.items():
             module.training = is_training
-    new = expected[:, prompt.shape[1] :]
-    same = int((found[:, prompt.shape[1] :] == new).sum())
-    return {"tokens_generated": new.numel(), "tokens_equal": same}
+    if simulated.config.is_encoder_decoder:
+        inputs = {"input_ids": prompt, "decoder_input_ids": written}
+        start = 1
+    else:
+        inputs = {"input_ids": written, "attention_mask": torch.ones_like(written)}
+        start = prompt.shape[1]
+    expected, found = (
+        tensors_of(one)[0][:, start - 1 : -1].argmax(-1)
+        for one in (source.simulate(inputs), _outputs(loaded, inputs))
+    )
+    return {"tokens_generated": found.numel(), "tokens_equal": int((found == expected).sum())}

@@ -136,7 +136,7 @@ def refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
             others = ", ".join(source.targets[name].shared_with)
             yield tersely.Refusal(
                 f"it is tied to {others}, which the format stores once and as floats; leave the "
-                "layer out with exclude_names",
+                "layer out with exclude_op_names",
                 name,
             )
         else:

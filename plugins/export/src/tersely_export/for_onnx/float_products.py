@@ -21,7 +21,7 @@ _PRODUCTS: Final = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
 """Suffixes of operators that multiply floats; onnxruntime adds prefixes such as Fused."""
 
 _RECURRENT: Final = ("LSTM", "GRU", "RNN")
-_TURNS: Final = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Slice")
+_TURNS: Final = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Slice", "Div")
 _RUNS: Final = (16, 32, 64, 128, 256)
 _TRANSPOSED: Final = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -150,6 +150,8 @@ def _reason(source: tersely.ExportSource, name: str) -> str:
     own = [one for one in source.activations if one.module == source.targets[name].module]
     if weight.qparams.quant_max - weight.qparams.quant_min >= 2**_MOST_BITS:
         return f"it has no kernel for {weight.qparams.dtype}; take int8, or int4 in groups"
+    if weight.divides_weight:
+        return "they are divided by the factors of their inputs at each call; call finalize() first"
     if isinstance(module, nn.RNNBase):
         return "it has no integer kernel for recurrent layers with such weights; leave them out"
     if isinstance(module, _TRANSPOSED):

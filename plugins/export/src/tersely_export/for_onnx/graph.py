@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 import onnx_ir as ir
 
-_UNFOLDED = ("Cast", "Expand", "Reshape", "Transpose")
+_UNFOLDED = ("Cast", "Concat", "Expand", "Reshape", "Transpose")
 _EXPORTER = "pkg."
 """The prefix of the exporter's metadata."""
 
@@ -34,6 +34,11 @@ def constant_of(value: ir.Value | None) -> numpy.ndarray | None:
 
 def _computed(node: ir.Node) -> numpy.ndarray | None:
     """Return a node's result for constants; torch.onnx only folds small ones."""
+    if node.op_type == "Concat":
+        parts = [constant_of(one) for one in node.inputs]
+        known = [one for one in parts if one is not None]
+        axis = number(node, "axis")
+        return numpy.concatenate(known, axis) if len(known) == len(parts) else None
     found = constant_of(node.inputs[0])
     if found is None or (node.op_type == "Expand" and found.size != 1):
         return None

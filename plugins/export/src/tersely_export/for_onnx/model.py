@@ -19,6 +19,7 @@ from tersely_export.for_onnx.activations import (
     keep_residuals_apart,
     shift_to_unsigned,
 )
+from tersely_export.for_onnx.blocks import read_blocks_in_place
 from tersely_export.for_onnx.graph import forget_traces, remove_unused
 from tersely_export.for_onnx.integer_products import multiply_integers
 from tersely_export.for_onnx.lean import leave_out_known
@@ -62,6 +63,7 @@ def make_model(program: ExportedProgram, *, opset: int) -> ir.Model:
         ) from error
     assert exported is not None  # this call writes no file
     read_along_first(exported.model.graph)
+    read_blocks_in_place(exported.model.graph)
     with _quiet():
         exported.optimize()
     model: ir.Model = exported.model

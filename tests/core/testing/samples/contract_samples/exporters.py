@@ -18,8 +18,16 @@ class Arrays(RunsExport):
     """A good one: NumPy arrays, and a model of two linear layers that computes with them."""
 
     def refusals(self, source):
-        reason = "arrays only hold weights; leave inputs and outputs out"
-        return [tersely.Refusal(reason, one.name) for one in source.activations]
+        reason = "arrays hold weights alone; leave inputs and outputs out"
+        rounded = [tersely.Refusal(reason, one.name) for one in source.activations]
+        return [*rounded, *self.refused_factors(source)]
+
+    def refused_factors(self, source):
+        reason = "arrays hold no factors of inputs; quantize without them"
+        integers = source.integers.items()
+        return [
+            tersely.Refusal(reason, name) for name, one in integers if one.input_scale is not None
+        ]
 
     def write(self, source, path):
         with path.open("wb") as stream:
@@ -71,6 +79,13 @@ class OtherIntegers(Arrays):
 
     def check(self, source, path):
         return {"arrays": len(self.read(path))}
+
+
+class DropsFactors(Arrays):
+    """Writes the integers of weights that are divided by factors, and not the factors."""
+
+    def refused_factors(self, source):
+        return []
 
 
 class DropsMasks(Arrays):
