@@ -118,7 +118,7 @@ class Sharing:
             found.update(dict.fromkeys(slots, slots))
         return found
 
-    def _slots_before(self) -> dict[int, tuple[_Slot, StorageWeakRef | None]]:
+    def _slots_before(self) -> dict[int, tuple[_Slot, _Memory | None]]:
         """Return id -> who held the parameter, and its memory: another may have the id by now."""
         slots = (
             (module, key)
@@ -157,10 +157,22 @@ def _held(module: nn.Module, key: str) -> Tensor | None:
     return module._buffers.get(key) if parameter is None else parameter
 
 
-def _storage(tensor: Tensor) -> StorageWeakRef | None:
+class _Memory(StorageWeakRef):
+    """Tells whether memory is the same, and does not keep it; a copy of it is None.
+
+    It holds an address that it gives back once: a copy would give it back again.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+
+def _storage(tensor: Tensor) -> _Memory | None:
     if tensor.layout is not torch.strided:
         return None
-    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch
+    return _Memory(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch
 
 
 def _tensor(module: nn.Module, key: str, name: str, call: str) -> Tensor | None:
