@@ -56,14 +56,14 @@ _AT_A_TIME = 1 << 20  # values in one stack, so that it takes a few megabytes
 
 def _is_stackable(tensor: Tensor) -> bool:
     is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
-    return is_plain and 0 < tensor.numel() <= _SMALL
+    return is_plain and tensor.itemsize > 1 and 0 < tensor.numel() <= _SMALL
 
 
 @torch.no_grad()
 def _sums(tensors: Sequence[Tensor], *, is_stacked: bool) -> list[Tensor]:
     """Return the sum of each tensor, 0-dim; those that are stacked have one shape."""
     if not is_stacked:
-        return [whole(tensor.sum()) for tensor in tensors]
+        return [whole(_computable(tensor).sum()) for tensor in tensors]
     count = _AT_A_TIME // max(tensors[0].numel(), 1)
     sums: list[Tensor] = []
     for start in range(0, len(tensors), count):
@@ -72,8 +72,13 @@ def _sums(tensors: Sequence[Tensor], *, is_stacked: bool) -> list[Tensor]:
     return sums
 
 
+def _computable(values: Tensor) -> Tensor:
+    # PyTorch computes nothing with floats of 8 bits, which bfloat16 holds exactly.
+    return values.bfloat16() if values.dtype.itemsize == 1 else values
+
+
 def _description(bound: BoundTarget) -> str:
-    values = bound.dense().flatten()
+    values = _computable(bound.dense().flatten())
     wrong = (~values.isfinite()).nonzero().flatten()
     if not len(wrong):
         return ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tersely.errors import ExportError
@@ -19,11 +20,12 @@ BEFORE = ".before"
 
 _PREFIX = ".tersely-export-"
 _LOCK = ".lock"
-_held: set[Path] = set()
+_HOST_BYTES = 255
+_held: set[tuple[int, int]] = set()  # a folder may be reached by several paths
 _guard = threading.Lock()
 
 
-@contextmanager
+@contextlib.contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """Make a folder for unfinished files, next to their destination.
 
@@ -38,7 +40,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         remove_left(parent)
-        scratch, descriptor = _make(parent)
+        scratch, descriptor, identity = _make(parent)
     except OSError as error:
         raise ExportError(
             f"nothing can be written into {parent}: {error.strerror}; give another path"
@@ -49,57 +51,70 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
         os.close(descriptor)  # first, since an open file cannot be removed on Windows
         shutil.rmtree(scratch, ignore_errors=True)
         with _guard:
-            _held.discard(scratch)
+            _held.discard(identity)
 
 
 def remove_left(parent: Path) -> None:
     """Remove the folders of exports that were killed; one that may be under way stays.
 
+    Whether an export of another machine is under way cannot be seen from here, so its folder stays
+    too, as does one that cannot be read or put back.
+
     Args:
         parent: where they are.
     """
     for path in sorted(parent.glob(f"{_PREFIX}*")):
-        with _guard:
+        # What is gone, of another user or no folder of an export cannot be opened.
+        with _guard, contextlib.suppress(OSError):
             # A lock does not hold against its own process, which would lose it here.
-            if path in _held or path.is_symlink():
-                continue
-            try:
-                descriptor = os.open(path / _LOCK, os.O_RDWR)
-            except OSError:  # not yet locked, gone, or of another user
-                continue
-            try:
-                is_over = take_lock(descriptor) is True
-                if is_over:
-                    _give_back(path, parent)
-            finally:
-                os.close(descriptor)
-        if is_over:
-            shutil.rmtree(path, ignore_errors=True)
-            logger(__name__).info("unfinished_export_removed", path=str(path))
+            if not path.is_symlink() and _identity(path) not in _held:
+                _remove_if_left(path, parent)
 
 
-def _make(parent: Path) -> tuple[Path, int]:
-    """Return a folder of its own and the descriptor that holds it."""
-    while True:
-        scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        try:
-            descriptor = _hold(scratch)
-        except OSError:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-        if descriptor is not None:
-            return scratch, descriptor
-
-
-def _hold(scratch: Path) -> int | None:
-    """Lock a new folder; None where another export has taken it for one that was left."""
-    with _guard:
-        descriptor = os.open(scratch / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        if take_lock(descriptor) is not False and (scratch / _LOCK).exists():
-            _held.add(scratch)
-            return descriptor
+def _remove_if_left(path: Path, parent: Path) -> None:
+    descriptor = os.open(path / _LOCK, os.O_RDWR)
+    try:
+        # An export that was not killed names its machine after it has taken the lock.
+        if os.read(descriptor, _HOST_BYTES) != _host() or take_lock(descriptor) is not True:
+            return
+        _give_back(path, parent)
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
         os.close(descriptor)
-        return None
+    shutil.rmtree(path, ignore_errors=True)  # Windows removes no file that is open
+    logger(__name__).info("unfinished_export_removed", path=str(path))
+
+
+def _make(parent: Path) -> tuple[Path, int, tuple[int, int]]:
+    """Return a new folder, the descriptor that holds it, and its identity."""
+    scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    try:
+        return scratch, _hold(scratch), _identity(scratch)
+    except OSError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _hold(scratch: Path) -> int:
+    with _guard:
+        descriptor = os.open(scratch / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            take_lock(descriptor)
+            os.write(descriptor, _host())
+        except OSError:
+            os.close(descriptor)
+            raise
+        _held.add(_identity(scratch))
+        return descriptor
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _host() -> bytes:
+    return socket.gethostname().encode()[:_HOST_BYTES]
 
 
 def _give_back(path: Path, parent: Path) -> None:

@@ -158,10 +158,12 @@ def _held(module: nn.Module, key: str) -> Tensor | None:
 
 
 class _Memory(StorageWeakRef):
-    """Tells the memory of one parameter from that of others; a copy of a session notes its own.
+    """Tells whether memory is the same, and does not keep it; a copy of it is None.
 
-    A copied reference would be given back twice, and the memory with it while it is in use.
+    It holds an address that it gives back once: a copy would give it back again.
     """
+
+    __slots__ = ()
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()

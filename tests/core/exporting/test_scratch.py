@@ -1,7 +1,9 @@
 """What killed exports leave beside their destination: the next export removes it, and no other."""
 
+import contextlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +78,20 @@ def test_two_exports_of_one_process_leave_each_other_alone(tmp_path):
         assert names_in(tmp_path) == sorted([one.name, two.name])
 
 
+@pytest.mark.parametrize("other_path", ["link", "."])
+def test_two_exports_of_one_process_by_different_paths_leave_each_other_alone(
+    tmp_path, other_path, monkeypatch
+):
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "link").symlink_to(place)
+    monkeypatch.chdir(tmp_path if other_path == "link" else place)
+
+    with scratch_folder(place) as one, scratch_folder(Path(other_path)) as two:
+        assert one.exists()
+        assert two.exists()
+
+
 def test_folders_of_the_users_own_and_links_stay(tmp_path, other):
     killed(other)
     (left,) = tmp_path.iterdir()
@@ -101,12 +117,40 @@ def test_where_files_cannot_be_locked_nothing_is_taken_for_left(tmp_path, other,
     assert len(names_in(tmp_path)) == 1
 
 
-def test_a_folder_that_another_export_took_for_left_is_made_again(tmp_path, monkeypatch):
-    answers = iter([False, True])
-    monkeypatch.setattr(scratching, "take_lock", lambda descriptor: next(answers))
+def test_the_folder_of_an_export_on_another_machine_stays(tmp_path, other, monkeypatch):
+    killed(other)
+    monkeypatch.setattr(scratching.socket, "gethostname", lambda: "elsewhere")
+
+    with scratch_folder(tmp_path):
+        pass
+
+    assert len(names_in(tmp_path)) == 1
+
+
+def test_a_folder_that_is_not_locked_yet_stays(tmp_path, monkeypatch):
+    def take_after_another_export(descriptor):
+        scratching.remove_left(tmp_path)
+        return take(descriptor)
+
+    take = scratching.take_lock
+    monkeypatch.setattr(scratching, "_guard", contextlib.nullcontext())
+    monkeypatch.setattr(scratching, "take_lock", take_after_another_export)
 
     with scratch_folder(tmp_path) as scratch:
         assert scratch.exists()
+
+
+def test_a_folder_that_cannot_be_put_back_stays_and_stops_no_export(tmp_path, other, monkeypatch):
+    def refuse(path, parent):
+        raise PermissionError(path)
+
+    killed(other)
+    monkeypatch.setattr(scratching, "_give_back", refuse)
+
+    with scratch_folder(tmp_path) as scratch:
+        assert scratch.exists()
+
+    assert len(names_in(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("has_new", [True, False])

@@ -90,3 +90,20 @@ def test_what_is_learned_stays_in_full_precision_in_a_model_of_half(learning, dt
     assert leaf.dtype == leaf.grad.dtype == torch.float32
     net.double().to(dtype)
     assert leaf.dtype == torch.float32
+
+
+def test_what_is_learned_moves_to_the_meta_device_and_back(learning):
+    net, _ = learning
+    net.to("meta")
+    assert net.first._buffers[NAME].is_meta
+    net.to_empty(device="cpu")
+    assert net.first._buffers[NAME].shape == (2,)
+    assert net.first._buffers[NAME].requires_grad
+
+
+def test_a_checkpoint_of_the_meta_device_can_be_assigned(learning):
+    net, _ = learning
+    state = {key: value.to("meta") for key, value in net.state_dict().items()}
+    net.load_state_dict(state, assign=True)
+    assert net.first._buffers[NAME].is_meta
+    assert net.first._buffers[NAME].requires_grad

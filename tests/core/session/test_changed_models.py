@@ -1,8 +1,12 @@
 """Models that change while a session is attached, and modules that no session can serve."""
 
+import copy
+import gc
+
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import tersely
 
@@ -129,6 +133,18 @@ def test_a_model_whose_parameters_are_swapped_on_conversion_moves_and_loads(sess
     assert torch.equal(model[1].weight, 2.0 * mask.double())
     session.step()
     assert torch.equal(session.finalize()[1].weight, 2.0 * mask.double())
+
+
+def test_a_copy_of_a_session_frees_no_memory_of_the_original(session, monkeypatch):
+    freed = []
+    monkeypatch.setattr(StorageWeakRef, "__del__", lambda one: freed.append(one.cdata))
+    other = copy.deepcopy(session)
+    other.step()
+    del other
+    gc.collect()
+    known = {parameter.untyped_storage()._cdata for parameter in session.model.parameters()}
+    assert not known.intersection(freed)
+    session.step()
 
 
 class FullyShardedDataParallel(nn.Module):

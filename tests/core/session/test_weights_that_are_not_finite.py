@@ -167,3 +167,31 @@ def test_large_finite_weights_whose_sum_overflows_are_masked():
     model = model_with(1.0, 3e38, 3e38, 3e38)
     session = tersely.prune(model, [ENTRY], algorithm="blind")
     assert session.masks()["fc"]["weight"].tolist() == [[False, False, True, True]]
+
+
+class EightBits(nn.Linear):
+    def __init__(self, *values):
+        super().__init__(len(values), 1)
+        weight = torch.tensor([values]).to(torch.float8_e4m3fn)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight.to(x.dtype), self.bias)
+
+
+def test_weights_of_eight_bits_are_masked():
+    model = nn.Sequential()
+    model.fc = EightBits(1.0, 2.0, 3.0, 4.0)
+    config_list = [{"op_names": ["fc"], "target_names": ["weight"], "sparse_ratio": 0.5}]
+    session = tersely.attach(model, {"pruning": {"algorithm": "blind", "config_list": config_list}})
+    session.compress()
+    assert session.finalize().fc.weight.float().tolist() == [[0.0, 0.0, 3.0, 4.0]]
+
+
+def test_weights_of_eight_bits_that_are_not_finite_are_refused():
+    model = nn.Sequential()
+    model.fc = EightBits(1.0, 2.0, math.nan, 4.0)
+    config_list = [{"op_names": ["fc"], "target_names": ["weight"], "sparse_ratio": 0.5}]
+    session = tersely.attach(model, {"pruning": {"algorithm": "blind", "config_list": config_list}})
+    with pytest.raises(CalibrationError, match=ONE_OF_FOUR.format("nan")):
+        session.compress()

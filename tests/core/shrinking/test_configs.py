@@ -1,6 +1,8 @@
 """Sizes that forward computes from a config that modules share: the model gets one of its own."""
 
 import copy
+import dataclasses
+import enum
 import json
 from types import SimpleNamespace
 
@@ -119,3 +121,73 @@ def test_layers_that_would_lose_unequally_many_keep_all_and_say_why(help, config
     assert found.cuts == {}
     assert any("raises on the small model" in stay.reason for stay in found.stays)
     assert any("mask equally many in each" in (stay.hint or "") for stay in found.stays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    heads: int = 4
+    groups: int = 2
+    size: int = 3
+
+
+def test_heads_go_whose_count_is_in_a_frozen_dataclass(help):
+    config = Frozen()
+    model = Two(config).eval()
+
+    found = help.shrink(model, (X,), masks(model))
+
+    assert found.stays == ()
+    assert model.second.config == Frozen(heads=2, groups=1)
+    assert config == Frozen()
+
+
+class Heads(enum.Enum):
+    """A config of which there is one object in the process."""
+
+    FOUR = 4
+
+    @property
+    def heads(self):
+        return self._value_
+
+    groups, size = property(lambda self: 2), property(lambda self: 3)
+
+
+class Unique(SimpleNamespace):
+    def __copy__(self):
+        return self
+
+
+class Uncopyable(SimpleNamespace):
+    def __copy__(self):
+        raise TypeError("it holds a connection")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Heads.FOUR,
+        Unique(heads=4, groups=2, size=3),
+        Uncopyable(heads=4, groups=2, size=3),
+    ],
+    ids=["enum", "unique", "uncopyable"],
+)
+def test_an_object_that_cannot_be_copied_keeps_its_numbers(config):
+    model, before = Two(config).eval(), dict(vars(config))
+
+    found = shrink_module(model, (X,), {}, masks(model))
+
+    assert found.cuts == {}
+    assert found.stays
+    assert vars(config) == before
+
+
+def test_a_record_of_a_config_leaves_out_what_is_no_number(config):
+    config.table = torch.arange(3)
+    model = Two(config).eval()
+
+    found = shrink_module(model, (X,), {}, masks(model))
+
+    names = [name for _, name, _ in record_of(found.cuts, found.undoing, model)["attributes"]]
+    assert "config.heads" in names
+    assert "config.table" not in names

@@ -38,7 +38,7 @@ def keep_learning(module: nn.Module, learned: Mapping[str, Tensor]) -> None:
         loaded = module._buffers.get(name)
         if loaded is None or loaded is leaf:
             continue
-        if leaf.is_meta:
+        if leaf.is_meta != loaded.is_meta:
             module._buffers[name] = loaded.detach().requires_grad_()
             continue
         # Not the memory of the checkpoint, which optimizer steps would change.
@@ -57,7 +57,7 @@ def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
 
     A buffer that learns is moved as parameters are: the tensor object stays, since the optimizer
     knows it, and gets other values. The original would put another tensor in its place, one that
-    no optimizer moves.
+    no optimizer moves; to the device meta and back, that happens to parameters too.
 
     Args:
         made: the instrumented class.
@@ -85,6 +85,10 @@ def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
                 # Steps of an optimizer are lost in half precision, and overflow.
                 values = moved if leaf.is_meta else leaf
                 values = values.detach().to(moved.device, dtype)
+                if leaf.is_meta != values.is_meta:
+                    # PyTorch gives no tensor memory that had none, nor parameters that move so.
+                    self._buffers[name] = values.requires_grad_()
+                    continue
                 gradient = None if leaf.grad is None else leaf.grad.to(values)
                 leaf.grad = None
                 leaf.data = values

@@ -97,7 +97,9 @@ class Undoing:
 
 
 def _differing(before: Any, now: Any) -> list[str]:
-    return [key for key, value in vars(now).items() if vars(before)[key] != value]
+    """Return which whole numbers of an object differ from those of the one that it is a copy of."""
+    numbers = vars(before)
+    return [key for key, value in vars(now).items() if type(value) is int and numbers[key] != value]
 
 
 def _replace(tensor: Tensor, data: Tensor, grad: Tensor | None) -> None:

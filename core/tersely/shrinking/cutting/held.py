@@ -25,6 +25,16 @@ def held_numbers(module: nn.Module) -> dict[str, int]:
     }
 
 
+def can_write_held(module: nn.Module, name: str) -> bool:
+    """Tell whether the object of a number can be copied, as an enum or a logger cannot.
+
+    Args:
+        module: the module.
+        name: as in `held_numbers`.
+    """
+    return _copied(getattr(module, name.partition(".")[0])) is not None
+
+
 def write_held(
     model: nn.Module, module: nn.Module, name: str, number: int, undoing: Undoing
 ) -> None:
@@ -38,16 +48,31 @@ def write_held(
         name: as in `held_numbers`.
         number: the new value.
         undoing: remembers the object.
+
+    Raises:
+        TypeError: the object is not one that `can_write_held` takes.
     """
     attribute, _, key = name.partition(".")
     held = getattr(module, attribute)
-    if getattr(held, key) == number:
+    if vars(held)[key] == number:
         return
-    own = copy.copy(held)
-    setattr(own, key, number)
+    own = _copied(held)
+    if own is None:
+        raise TypeError(f"{attribute} is an object that cannot be copied")
+    vars(own)[key] = number  # setattr refuses where a dataclass is frozen
     for one in model.modules():
         for place in [place for place, value in vars(one).items() if value is held]:
             undoing.set_attribute(one, place, own)
+
+
+def _copied(held: object) -> object | None:
+    """Return a shallow copy that shares no attributes, or None where there is none."""
+    try:
+        own = copy.copy(held)
+    except Exception:  # the object's own code, which may be anything
+        return None
+    is_apart = own is not held and vars(own) is not vars(held)
+    return own if is_apart and vars(own).keys() == vars(held).keys() else None
 
 
 def _is_plain(held: object) -> bool:

@@ -14,7 +14,7 @@ import attrs
 from torch import nn
 
 from tersely.shrinking.cutting.apply import Undoing, is_conv1d
-from tersely.shrinking.cutting.held import held_numbers, write_held
+from tersely.shrinking.cutting.held import can_write_held, held_numbers, write_held
 from tersely.shrinking.graph.program import module_of
 from tersely.shrinking.proving.predict import Literal
 
@@ -123,7 +123,8 @@ def _held(model: nn.Module, path: str, changes: Callable[[str], Mapping[int, Num
             if type(one) is type(module) and getattr(one, attribute, None) is held
         ]
         becoming = {changes(other)[number].new for other in peers if number in changes(other)}
-        if len(becoming) == 1 and all(number in changes(other) for other in peers):
+        is_alike = len(becoming) == 1 and all(number in changes(other) for other in peers)
+        if is_alike and can_write_held(module, name):
             found.append((name, own[number]))
     return tuple(found)
 

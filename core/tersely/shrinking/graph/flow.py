@@ -164,13 +164,13 @@ class Trace:
         labels: all labels and what ties them.
         flows: node -> what is known of its tensor, or of each of its tensors.
         roots: parameter or buffer -> its labels.
-            absorbed: the constants that biases take over.
+        absorbed: the constants that biases take over.
         makers: weight -> the labels of its outputs.
         reads: bias -> the reads of each call that adds it.
         seen: what each reader finds, in the order of the walk.
         differs_in_training: whether a batch norm makes another constant in training.
         used: weight -> the kernels that are not all zero, bool, kept during the walk.
-            scored: product of activations, and what is made of it -> the labels that it was summed
+        scored: product of activations, and what is made of it -> the labels that it was summed
             over; noted without values alone.
         repeated: tensor that is the same all along a dimension, of which copies go one by one ->
             that dimension.
