@@ -174,10 +174,10 @@ class Shrunk:
         error: the largest difference of an output from the masked model's, relative to the largest
             output if that is above 1.
         in_float64: whether the outputs were compared in double precision.
-            other_in_training: readers for which something removed is zero in evaluation only: in
-            training, a batch norm makes a constant of its own bias there.
         at_other_sizes: whether they were also compared for inputs of other sizes than the
             example's; if not, the model accepts none of those that were tried.
+        other_in_training: readers for which something removed is zero in evaluation only: in
+            training, a batch norm makes a constant of its own bias there.
     """
 
     rows: tuple[Row, ...]

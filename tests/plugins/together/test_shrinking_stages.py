@@ -193,7 +193,7 @@ def hints_at_norms(norm, *, types=("Conv2d",), **keys):
 
 def test_a_norm_that_would_keep_masked_channels_is_named_before_training():
     (hint,) = hints_at_norms(nn.BatchNorm2d(4), shrink=True, dependency_groups="auto")
-    assert hint.startswith("pruning: 1 are not pruned with the layers before them")
+    assert hint.startswith("pruning: 1 is not pruned with the layers before them")
     assert hint.endswith("add BatchNorm2d to the op_types of the layers before them")
     (hint,) = hints_at_norms(nn.BatchNorm2d(4), shrink=True)
     assert hint.endswith("dependency_groups: auto and BatchNorm2d in op_types")

@@ -67,8 +67,9 @@ def _hint_at_norms_of(draft: Draft, number: int, stage: Stage, example_inputs: A
         else "align their weight and bias with the layers before them, or prune both with "
         f"dependency_groups: auto and {types} in op_types"
     )
+    are = "is" if len(names) == 1 else "are"
     draft.hints.append(
-        f"{stage.path}: {shown}{more} are not pruned with the layers before them, so a masked "
+        f"{stage.path}: {shown}{more} {are} not pruned with the layers before them, so a masked "
         f"channel still carries the norm's shift, and shrink keeps it where no bias after it can "
         f"take that over; {remedy}"
     )

@@ -18,9 +18,9 @@ class Solution:
     Attributes:
         component: label -> the smallest label that it is tied to.
         masked: label -> whether a slice of a weight is masked whole there, bool.
-            failed: label -> whether it stays since the proof failed without it, bool.
+        failed: label -> whether it stays since the proof failed without it, bool.
         gone: component -> whether it is removed, bool, shape (labels,).
-            why: component -> why it stays although it is masked.
+        why: component -> why it stays although it is masked.
     """
 
     def __init__(self, trace: Trace, pinned: Mapping[int, str]) -> None:
