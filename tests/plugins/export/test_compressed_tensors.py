@@ -101,16 +101,19 @@ def test_eight_bit_inputs_are_rounded_as_in_the_session(scheme, granularity, tmp
     assert group["config_groups"]["group_0"]["input_activations"]["num_bits"] == 8
 
 
+@pytest.mark.parametrize("is_tied", [False, True])
 @pytest.mark.parametrize("preset", ["w8a8", "w8a8_dynamic", "w4a16", "fp8"])
-def test_every_preset_for_vllm_is_written(preset, tmp_path):
+def test_every_preset_for_vllm_is_written(preset, is_tied, tmp_path):
     stage = {"preset": preset, "for": "vllm"}
-    session = tersely.attach(llama(), {"quantization": stage})
+    model = llama(tie_word_embeddings=is_tied)
+    session = tersely.attach(model, {"quantization": stage})
+    assert any("lm_head" in one.name for one in session.plan) is not is_tied
     session.calibrate([TOKENS])
     session.compress()
 
     exported = session.export("compressed_tensors", tmp_path / "m", example_inputs=TOKENS)
 
-    assert exported.checks["weights_equal"] == 15
+    assert exported.checks["weights_equal"] == (14 if is_tied else 15)
     assert exported.checks["cosine"] > 0.999
 
 
