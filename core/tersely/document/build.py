@@ -11,7 +11,13 @@ from tersely.document.entries import COMMON_KEYS, EXCLUDES, SELECTORS, Place, st
 from tersely.document.job import Export, Job, JobData, Measuring, ObserverReference
 from tersely.document.path import Path as DataPath
 from tersely.document.path import spell_path
-from tersely.document.presets import PRESET, RUNTIME, preset_entries, preset_note
+from tersely.document.presets import (
+    PRESET,
+    RUNTIME,
+    excludes_of_preset,
+    preset_entries,
+    preset_note,
+)
 from tersely.document.reading.integers import integers_by_schema, whole_numbers
 from tersely.document.reading.positions import Document
 from tersely.document.recipe import AUTO, NONE, Entry, FuseNames, Recipe, Schedule, Stage
@@ -162,9 +168,11 @@ def _build_stage(place: Place, site: Site, period: Period) -> Stage:
 
 
 def _preset_entries(data: Mapping[str, Json], site: Site, *, path: DataPath) -> tuple[Entry, ...]:
-    line = site.line(path)
+    if PRESET not in data:
+        return ()
+    line, implied = site.line(path), excludes_of_preset(data)
     return tuple(
-        attrs.evolve(entry, line=line, is_preset=True)
+        attrs.evolve(entry, line=line, is_preset=True, implied=implied)
         for entry in build_entries(preset_entries(data), site, path=path)
     )
 

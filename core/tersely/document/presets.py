@@ -63,15 +63,37 @@ def preset_entries(stage: Mapping[str, Json]) -> list[dict[str, Json]]:
     """Return the entries that come before a stage's own, with what the stage excludes.
 
     Args:
-        stage: a checked stage.
+        stage: a checked stage that names a preset.
     """
-    if PRESET not in stage:
-        return []
-    excluded = {key: stage[key] for key in EXCLUDES if key in stage}
+    excludes = [key for key in EXCLUDES if key in stage]
+    entries = _entries_of(stage)
+    return [
+        {**entry, **{key: [*entry.get(key, ()), *stage[key]] for key in excludes}}
+        for entry in entries
+    ]
+
+
+def excludes_of_preset(stage: Mapping[str, Json]) -> tuple[str, ...]:
+    """Return what a stage's preset excludes by itself.
+
+    Args:
+        stage: a checked stage that names a preset.
+    """
+    return tuple(
+        {
+            name: None
+            for entry in _entries_of(stage)
+            for key in EXCLUDES
+            for name in entry.get(key, ())
+        }
+    )
+
+
+def _entries_of(stage: Mapping[str, Json]) -> list[dict[str, Json]]:
     entries: list[dict[str, Json]] = preset(
         stage[PRESET], stage.get(RUNTIME), reduce_range=stage.get(REDUCED, False)
     )["config_list"]
-    return [{**entry, **excluded} for entry in entries]
+    return entries
 
 
 def preset_note(stage: Mapping[str, Json]) -> str:

@@ -44,6 +44,7 @@ class Entry:
             ``auto``, which planning replaces.
         line: the 1-based line it starts at, or None for Python data.
         is_preset: whether it is part of a preset, which is made for models of all kinds.
+        implied: what the preset excludes by itself.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Entry:
     fuse_names: FuseNames = ()
     line: int | None = attrs.field(default=None, eq=False)
     is_preset: bool = False
+    implied: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

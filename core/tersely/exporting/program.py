@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from tersely.exporting.lengths import lengthened
 from tersely.exporting.preparing import with_integers
 from tersely.exporting.refusing import Integers
 from tersely.exporting.running import run
+from tersely.shrinking.graph.capturing import flat_weights_kept, without_caches
 from tersely.shrinking.graph.program import evaluating
 
 
@@ -48,8 +48,8 @@ def make_program(
     try:
         with (
             evaluating(model),
-            _flat_weights_kept(model),
-            _without_caches(model),
+            flat_weights_kept(model),
+            without_caches(model),
             with_integers(model, integers, norms=norms),
             warnings.catch_warnings(),
             torch.no_grad(),
@@ -90,35 +90,6 @@ def _traced(model: nn.Module, example_inputs: Any, dynamic_shapes: Any) -> Expor
         if ranges is None:
             raise
     return traced(ranges)
-
-
-@contextlib.contextmanager
-def _flat_weights_kept(model: nn.Module) -> Iterator[None]:
-    """Restore the weight lists that recurrent modules write while they are exported."""
-    flat = {
-        module: list(module.__dict__["_flat_weights"])
-        for module in model.modules()
-        if "_flat_weights" in module.__dict__
-    }
-    try:
-        yield
-    finally:
-        for module, weights in flat.items():
-            module.__dict__["_flat_weights"] = weights
-
-
-@contextlib.contextmanager
-def _without_caches(model: nn.Module) -> Iterator[None]:
-    """Keep a language model from returning a cache, which is no tensor; a program is one call."""
-    found: list[Any] = [module.__dict__.get("config") for module in model.modules()]
-    configs = {id(one): one for one in found if getattr(one, "use_cache", None) is True}
-    try:
-        for config in configs.values():
-            config.use_cache = False
-        yield
-    finally:
-        for config in configs.values():
-            config.use_cache = True
 
 
 def _own(program: ExportedProgram) -> None:

@@ -17,6 +17,7 @@ from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.finished import finished_job, open_run
 from tersely.jobs.output.folders import is_inside
 from tersely.jobs.output.lock import only_run
+from tersely.jobs.output.record import unreplaced
 from tersely.jobs.progress.voices import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Run
@@ -120,7 +121,8 @@ def export_run(
         watch(console or Console(quiet=True), phases=2) as voice,
     ):
         with voice.phase("open the run"):
-            job, session = finished_job(folder), open_run(folder)
+            with unreplaced(folder):
+                job, session = finished_job(folder), open_run(folder)
             with job_imports(job.directory):
                 calls = load_references(job)
                 example = _example(job, calls)

@@ -12,7 +12,7 @@ from tersely.document.job import Job
 from tersely.document.load import job_from_data
 from tersely.errors import ConfigError, Problem, SessionFileError
 from tersely.jobs.output.checkpoint import load_checkpoint
-from tersely.jobs.output.record import RunRecord, read_record
+from tersely.jobs.output.record import RunRecord, read_record, unreplaced
 from tersely.jobs.references import job_imports, load_reference
 from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session
@@ -60,10 +60,11 @@ def open_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> 
         ConfigError: as for `load_run`.
     """
     place = Path(folder)
-    record = _finished(place)
-    if model is None:
-        model = build_model(job_of(place, record))
-    return load_checkpoint(place / "session", model, teacher=None)
+    with unreplaced(place):
+        record = _finished(place)
+        if model is None:
+            model = build_model(job_of(place, record))
+        return load_checkpoint(place / "session", model, teacher=None)
 
 
 def finished_job(folder: str | os.PathLike[str]) -> Job:

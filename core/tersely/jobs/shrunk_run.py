@@ -15,6 +15,7 @@ from tersely.jobs.measuring.bytes_on_disk import FINISHED
 from tersely.jobs.output.checkpoint import own_tensors
 from tersely.jobs.output.folders import is_inside
 from tersely.jobs.output.lock import only_run
+from tersely.jobs.output.record import unreplaced
 from tersely.jobs.references import job_imports
 from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session
@@ -60,9 +61,9 @@ def shrink_run(
     finished_job(run)  # before a lock is made next to a folder that is no run
     with only_run(run.absolute() if is_inside(place, run) else place.absolute()):
         _need_free(place)  # again: another command may have written since
-        job = finished_job(run)
+        with unreplaced(run):
+            job, session = finished_job(run), open_run(run)
         with job_imports(job.directory):
-            session = open_run(run)
             shrunk = session.shrink(
                 example_named(job, reference=example), round_to=round_to, approximate=approximate
             )

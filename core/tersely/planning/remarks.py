@@ -102,8 +102,8 @@ def worth_telling(unmatched: Sequence[Unmatched], entry: Entry, stage: Stage) ->
     if not entry.is_preset:
         return list(unmatched)
     if entry is not stage.entries[0]:
-        return []  # every entry of a preset has the same excludes
-    found = [one for one in unmatched if ".exclude_" in one.path]
+        return []  # every entry of a preset has the user's excludes
+    found = [one for one in unmatched if ".exclude_" in one.path and one.value not in entry.implied]
     return [
         attrs.evolve(
             one,

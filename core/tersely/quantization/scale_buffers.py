@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ from tersely.arithmetic.quantized_types import quantized_range
 from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.engine.targets.binding import BoundTarget
 from tersely.engine.targets.buffers import is_replaced_by, put_buffer
-from tersely.instrument.names import state_buffer
+from tersely.instrument.names import STATE_PARTS, state_buffer
 from tersely.instrument.scales.quantizing import Quantize
 from tersely.instrument.scales.target_scales import Room, put_in_force, take_out_of_force
 from tersely.planning.targets.addresses import declared_channels
@@ -160,24 +161,31 @@ def write_together(chosen: Mapping[BoundTarget, Chosen]) -> None:
 
 def _in_place(bound: BoundTarget, found: Chosen) -> list[tuple[Tensor, Tensor]] | None:
     """Return the buffers of a target with their values, or None where not all of them fit."""
-    buffers, target, qparams = bound.module._buffers, bound.plan.target, found.qparams
-    if bound.others or state_buffer(target, "levels") in buffers:
+    buffers, qparams = bound.module._buffers, found.qparams
+    names = _names_of(bound.plan.target)
+    if bound.others or names["levels"] in buffers:
         return None
     wanted = {"scale": (qparams.scale, qparams.scale.dtype)}
-    if buffers.get(state_buffer(target, "zero_point")) is not None:
+    if buffers.get(names["zero_point"]) is not None:
         wanted["zero_point"] = (qparams.zero_point, torch.float32)
     elif not found.is_centred:
         return None
-    if buffers.get(state_buffer(target, "low")) is not None:
+    if buffers.get(names["low"]) is not None:
         low, high = (end.reshape(qparams.scale.shape) for end in found.range_)
         wanted |= {"low": (low, torch.float32), "high": (high, torch.float32)}
     pairs = []
     for part, (value, dtype) in wanted.items():
-        buffer = buffers.get(state_buffer(target, part))
+        buffer = buffers.get(names[part])
         if buffer is None or not is_replaced_by(buffer, value, dtype):
             return None
         pairs.append((buffer, value))
     return pairs
+
+
+@functools.lru_cache(maxsize=64)
+def _names_of(target: str) -> Mapping[str, str]:
+    """Part -> the buffer that holds it; models have few names of targets."""
+    return {part: state_buffer(target, part) for part in STATE_PARTS}
 
 
 def write_qparams(

@@ -20,6 +20,7 @@ from tersely.shrinking.cutting.apply import (
     cut_tensors,
     follow_channels,
     follow_sizes,
+    shape_tensors,
 )
 from tersely.shrinking.cutting.attentions import (
     attend_by_heads,
@@ -218,10 +219,10 @@ def _tried(
     Returns:
         Also the modules whose attributes were set, and their classes.
     """
-    model, cuts, undoing = task.model, cuts_of(solution), Undoing()
+    model, cuts, undoing, shapes = task.model, cuts_of(solution), Undoing(), Undoing()
     try:
-        totals = absorb(task.tensors, trace.absorbed, solution, undoing)
-        cut_tensors(task.tensors, cuts, undoing)
+        # Whether forward runs as predicted depends on shapes alone: no weight is copied for that.
+        shape_tensors(task.tensors, cuts, shapes)
         literals = list(literals_of_sizes(trace, solution))
         sizes = cache(partial(sizes_in_modules, trace, solution))
         written = follow_literals(model, literals, undoing, failed=failures, sizes=sizes)
@@ -230,7 +231,10 @@ def _tried(
         follow_heads(model, undoing)
         program, *elsewhere = programs
         found = _proved(task, program, trace, solution)
+        shapes.undo()
         if isinstance(found, Program):
+            totals = absorb(task.tensors, trace.absorbed, solution, undoing)
+            cut_tensors(task.tensors, cuts, undoing)
             values = task.source.small(cuts, totals)
             error, other = task.error(values, found), task.error_elsewhere(values)
             if other <= task.masked().example.tolerance or task.approximate:
@@ -242,6 +246,7 @@ def _tried(
                 return Small(error, undoing, at_other_sizes=False), written
             found = Failure("", {}, is_elsewhere=True)
     except BaseException:
+        shapes.undo()
         undoing.undo()
         raise
     undoing.undo()

@@ -110,6 +110,26 @@ def test_an_interrupted_run_has_no_model(workshop: Any, run: Run) -> None:
     )
 
 
+def test_a_run_that_another_replaces_while_it_is_read_is_refused(workshop: Any, run: Run) -> None:
+    run()
+    other = workshop.output.with_name("other")
+    shutil.copytree(workshop.output, other)
+    record = json.loads((other / "run.json").read_text())
+    del record["sha256"]
+    record["metrics"]["another"] = 1.0
+    (other / "run.json").write_text(json.dumps(with_digest(record)))
+    own = toy()
+
+    def replace(*_: object) -> None:
+        if other.exists():
+            shutil.rmtree(workshop.output)
+            other.rename(workshop.output)
+
+    own.register_load_state_dict_pre_hook(replace)
+    with pytest.raises(SessionFileError, match="was replaced by another run while it was read"):
+        tersely.load_run(workshop.output, own)
+
+
 def test_a_folder_without_a_run_is_told_from_one(tmp_path: Path) -> None:
     with pytest.raises(SessionFileError) as raised:
         tersely.load_run(tmp_path)

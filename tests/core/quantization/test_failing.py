@@ -86,7 +86,9 @@ def test_weights_that_are_not_finite_are_refused_by_name(two, attach):
         two[1].weight[0, 0] = float("nan")
     session = attach(two, "toy_range")
 
-    with pytest.raises(tersely.CalibrationError, match=r"1\.weight: 1 of its 1 observed ranges"):
+    with pytest.raises(
+        tersely.CalibrationError, match=r"1\.weight: 1 of its 4 values are not finite"
+    ):
         session.compress()
     assert session.qparams() == {}
 

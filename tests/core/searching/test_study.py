@@ -84,7 +84,7 @@ def test_a_search_that_does_not_say_what_it_is_of_is_refused(place, emptied):
         database.execute("DELETE FROM study_user_attributes WHERE key = 'subject'")
     database.close()
     with pytest.raises(
-        SessionFileError, match=r"study\.db does not say what its trials .*remove this one$"
+        SessionFileError, match=r"study\.db does not state what its trials .*remove this one$"
     ):
         opened(place)
 

@@ -16,10 +16,14 @@ HEADS = 4
 
 
 class Layer(nn.Module):
-    """Attention with rows of keys for each query, and a gated unit, of which half is masked."""
+    """Attention and a gated unit, of which half is masked.
+
+    Only one of two numbers of heads follows, so that the small model does not run at first.
+    """
 
     def __init__(self, width, hidden):
         super().__init__()
+        self.heads, self.most_heads = HEADS, HEADS
         self.norms = nn.ModuleList([nn.RMSNorm(width), nn.RMSNorm(width)])
         self.query, self.key, self.value, self.out = (
             nn.Linear(width, width, bias=False) for _ in range(4)
@@ -33,11 +37,11 @@ class Layer(nn.Module):
     def forward(self, x):
         y = self.norms[0](x)
         heads = (
-            one(y).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            one(y).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for one in (self.query, self.key, self.value)
         )
         x = x + self.out(functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
-        y = self.norms[1](x)
+        y = self.norms[1](x) * (self.most_heads / HEADS)
         return x + self.down(functional.silu(self.gate(y)) * self.up(y))
 
 
@@ -52,11 +56,14 @@ class Language(nn.Module):
 
 
 def halves(model):
-    """Masks of every other row of the units."""
+    """Masks of every other row of the units, and of every other head."""
     found = {}
     for number, layer in enumerate(model.layers):
-        rows = torch.arange(layer.up.out_features) % 2 == 0
-        found[f"layers.{number}.up.weight"] = rows[:, None].expand(layer.up.weight.shape)
+        for name, blocks in (("up", 0), ("query", HEADS), ("key", HEADS), ("value", HEADS)):
+            weight = getattr(layer, name).weight
+            size = len(weight) // blocks if blocks else 1
+            rows = torch.arange(len(weight)) // size % 2 == 0
+            found[f"layers.{number}.{name}.weight"] = rows[:, None].expand(weight.shape)
     return found
 
 

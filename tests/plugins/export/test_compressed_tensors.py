@@ -199,6 +199,33 @@ def test_packed_layers_of_gpt2_are_refused_by_name(tmp_path):
         written(model, entries, tmp_path / "m")
 
 
+def test_a_shrunk_model_is_refused_by_name_as_its_class_has_other_shapes(tmp_path):
+    config = transformers.BertConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=200,
+    )
+    model = transformers.BertModel(config).eval()
+    entry = {
+        "op_names_re": [r".*intermediate\.dense"],
+        "sparse_ratio": 0.25,
+        "granularity": "out_channel",
+    }
+    pruning = {"algorithm": "l1_norm", "config_list": [entry]}
+    quantization = {"algorithm": "rtn", "config_list": weights(granularity="out_channel")}
+    session = tersely.attach(model, {"pruning": pruning, "quantization": quantization})
+    session.calibrate([TOKENS])
+    session.compress()
+    session.shrink(TOKENS)
+
+    with pytest.raises(tersely.ExportError, match="as after shrinking, and its class makes"):
+        session.export("compressed_tensors", tmp_path / "m", example_inputs=TOKENS)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_of_another_library_is_refused(quantized, layers, tmp_path):
     session = quantized(layers, torch.randn(4, 32), target_names=["weight"])
 

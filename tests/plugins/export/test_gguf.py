@@ -63,7 +63,7 @@ def test_four_bits_lie_as_gguf_says(quantized, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "target", "reason"),
     [
-        ({"target_names": ["_input_"]}, "0._input_", "weights alone"),
+        ({"target_names": ["_input_"]}, "0._input_", "only holds weights"),
         (
             {"target_names": ["weight"], "granularity": {"group": 16}},
             "0.weight",
@@ -72,7 +72,7 @@ def test_four_bits_lie_as_gguf_says(quantized, tmp_path):
         (
             {"target_names": ["weight"], "quant_dtype": "uint8", "quant_scheme": "affine"},
             "2.weight",
-            "for 4 bits alone",
+            "only has zero points for 4 bits",
         ),
         ({"target_names": ["weight"], "quant_dtype": "int9"}, "0.weight", "up to 8 bits"),
     ],

@@ -486,3 +486,18 @@ def test_grouped_transposed_convolutions_have_a_scale_for_each_output_channel(
     assert all_within_one_step(checks)
     assert checks["largest_difference"] < 1e-5
     assert not {"Reshape", "Transpose"} & set(operators_of(exported.paths[0]))
+
+
+def test_a_tied_head_that_alone_is_selected_is_found_under_the_name_of_the_embedding(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(64, 32), nn.Linear(32, 64))
+    model[1].weight = model[0].weight
+    tokens = torch.randint(0, 64, (2, 8))
+    entry = {"op_types": ["Linear"], "target_names": ["weight"], "quant_dtype": "int4"}
+    entry["granularity"] = {"group": 32}
+    session = tersely.quantize(model.eval(), [entry], algorithm="rtn", data=[tokens])
+
+    exported = session.export("onnx", tmp_path / "m.onnx", example_inputs=tokens)
+
+    assert exported.checks["integer_weights_equal"] == 1
+    assert exported.checks["cosine"] > 0.99

@@ -80,7 +80,7 @@ def test_llama_loses_key_value_groups_and_gated_units(transformers, attention):
     kept = rows(model, ["q_proj"], heads([0, 1]))
     kept |= rows(model, ["k_proj", "v_proj"], heads([0], count=2))
     kept |= rows(model, ["up_proj"], half(40))
-    shrunk(model, kept, input_ids=WORDS, use_cache=False)
+    shrunk(model, kept, input_ids=WORDS)
     layer = model.model.layers[0]
     assert layer.self_attn.k_proj.weight.shape == (6, 24)
     assert layer.mlp.down_proj.weight.shape == (24, 20)
@@ -102,7 +102,7 @@ def test_llama_loses_as_many_heads_of_queries_of_each_key(transformers, attentio
     model = transformers.LlamaForCausalLM(config)
     left = heads([0, 2, 5, 6], count=8)
     kept = rows(model, ["q_proj"], left) | rows(model, ["o_proj"], left, dim=1)
-    shrunk(model, kept, input_ids=WORDS, use_cache=False)
+    shrunk(model, kept, input_ids=WORDS)
     layer = model.model.layers[0].self_attn
     assert (layer.q_proj.weight.shape, layer.k_proj.weight.shape) == ((24, 48), (12, 48))
     assert layer.num_key_value_groups == 2
@@ -116,7 +116,7 @@ def test_falcon_loses_heads_of_queries_of_its_packed_projection(transformers):
     packed = torch.cat([left, torch.ones(12, dtype=torch.bool)])  # one key and one value
     kept = rows(model, ["query_key_value"], packed)
     kept |= rows(model, ["self_attention.dense"], left, dim=1)
-    shrunk(model, kept, input_ids=WORDS, use_cache=False)
+    shrunk(model, kept, input_ids=WORDS)
     attention = model.transformer.h[0].self_attention
     assert attention.query_key_value.weight.shape == (24, 24)
     assert attention.num_heads == 2
@@ -146,7 +146,7 @@ def test_gpt2_loses_heads_of_its_packed_projection(transformers):
     model = transformers.GPT2LMHeadModel(config)
     kept = rows(model, ["attn.c_attn"], heads([0, 2]).repeat(3), dim=1)
     kept |= rows(model, ["mlp.c_fc"], half(96), dim=1)
-    shrunk(model, kept, input_ids=WORDS, use_cache=False)
+    shrunk(model, kept, input_ids=WORDS)
     block = model.transformer.h[0]
     assert (block.attn.c_attn.nf, block.attn.split_size) == (36, 12)
     assert block.mlp.c_proj.weight.shape == (48, 24)
@@ -160,7 +160,7 @@ def test_t5_loses_heads_with_their_position_biases(transformers):
     model = transformers.T5ForConditionalGeneration(config)
     kept = rows(model, ["Attention.q", "Attention.k", "Attention.v"], heads([0, 1, 3]))
     kept |= rows(model, ["DenseReluDense.wi"], half(40))
-    shrunk(model, kept, input_ids=WORDS, decoder_input_ids=WORDS, use_cache=False)
+    shrunk(model, kept, input_ids=WORDS, decoder_input_ids=WORDS)
     attention = model.encoder.block[0].layer[0].SelfAttention
     assert attention.relative_attention_bias.weight.shape == (32, 3)
     assert attention.o.weight.shape == (24, 18)
@@ -189,7 +189,7 @@ def test_whisper_loses_heads_and_hidden_units(transformers):
     kept = rows(model, ["q_proj", "k_proj", "v_proj"], heads([0, 3]))
     kept |= rows(model, ["fc1"], half(40))
     features = torch.randn(1, 8, 22, generator=torch.Generator().manual_seed(0))
-    shrunk(model, kept, input_features=features, decoder_input_ids=WORDS[:1], use_cache=False)
+    shrunk(model, kept, input_features=features, decoder_input_ids=WORDS[:1])
     layer = model.model.decoder.layers[0]
     assert layer.encoder_attn.out_proj.weight.shape == (24, 12)
     assert layer.fc2.weight.shape == (24, 20)
@@ -206,7 +206,7 @@ def test_mixtral_loses_key_value_groups_and_units_of_all_experts(transformers):
     units = half(40)
     kept["model.layers.0.mlp.experts.gate_up_proj"] = units.repeat(2)[:, None].expand(3, 80, 24)
     # torch has no grouped product of matrices in float64, so the model's own float32 is compared.
-    shrunk(model, kept, tolerance=1e-6, input_ids=WORDS, use_cache=False)
+    shrunk(model, kept, tolerance=1e-6, input_ids=WORDS)
     assert model.model.layers[0].self_attn.o_proj.weight.shape == (24, 12)
     experts = model.model.layers[0].mlp.experts
     assert experts.gate_up_proj.shape == (3, 40, 24)
@@ -219,7 +219,7 @@ def test_what_experts_read_is_grouped_with_what_the_router_reads(transformers):
         **SMALL, intermediate_size=40, num_key_value_heads=2, num_local_experts=3
     )
     entry = {"op_types": ["Linear"], "exclude_op_names": ["lm_head"], "sparse_ratio": 0.5}
-    inputs = {"input_ids": WORDS, "use_cache": False}
+    inputs = {"input_ids": WORDS}
     model = transformers.MixtralForCausalLM(config)
     found = tersely.auto_dependency_groups(model, [entry], inputs)
     (outputs,) = (one for one in found if one["op_names"][0].endswith("o_proj"))

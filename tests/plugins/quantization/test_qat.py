@@ -7,6 +7,7 @@ from torch import nn
 
 import tersely
 from tersely.contracts.quantizer import FollowsTraining
+from tersely.reporting.measuring.layers import compare_layers
 
 
 def make(**options):
@@ -58,3 +59,24 @@ def test_a_model_in_evaluation_mode_is_noticed_at_the_first_step():
     model.train()(torch.ones(1, 4))
     session.step()
     assert session.steps == 1
+
+
+def test_comparing_the_layers_for_a_report_moves_no_range() -> None:
+    torch.manual_seed(0)
+    dense, model = nn.Linear(4, 4), nn.Linear(4, 4)
+    inputs = torch.randn(8, 4)
+    entry = {"op_names": ["0"], "target_names": ["_input_", "weight"]}
+    session = tersely.attach(
+        nn.Sequential(model), {"quantization": {"algorithm": "qat", "config_list": [entry]}}
+    )
+    session.calibrate([inputs])
+    session.compress()
+    session.model.train()(inputs)
+    with torch.no_grad():
+        model._parameters["weight"].mul_(3)
+    before = {name: one.clone() for name, one in session.model.state_dict().items()}
+
+    compare_layers(nn.Sequential(dense), session.model, {"0": "weight"}, inputs)
+
+    after = session.model.state_dict()
+    assert all(torch.equal(after[name], one) for name, one in before.items())

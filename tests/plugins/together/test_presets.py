@@ -269,3 +269,12 @@ def test_a_preset_with_embeddings_corrects_the_other_layers():
 
     assert set(session.qparams()) == {"0", "1"}
     assert not torch.equal(model[1].bias, before)
+
+
+def test_a_preset_for_executorch_names_the_convolutions_that_its_format_takes() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2)).eval()
+
+    session = tersely.quantize(model, preset="w8a8", runtime="executorch", data=[images])
+
+    assert set(session.qparams()) == {"0"}

@@ -212,3 +212,38 @@ def test_a_norm_that_would_keep_masked_channels_is_named_before_training():
 )
 def test_no_norm_is_named_where_none_keeps_a_channel(norm, keys):
     assert hints_at_norms(norm, **keys) == []
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.out = nn.Linear(8, 8)
+
+    def forward(self, x):
+        query, key, value = (
+            layer(x).view(len(x), -1, 2, 4).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        found = nn.functional.scaled_dot_product_attention(query, key, value)
+        return self.out(found.transpose(1, 2).flatten(2))
+
+
+def test_channels_of_heads_that_shrink_would_keep_are_named_before_training():
+    pruning = {
+        "algorithm": "l1_norm",
+        "dependency_groups": "auto",
+        "config_list": [{"op_names": ["query", "key", "value"], "sparse_ratio": 0.5}],
+    }
+
+    def hints(**keys):
+        recipe = {"pruning": {**pruning, **keys}}
+        plan = tersely.plan(Attention(), recipe, example_inputs=torch.randn(2, 3, 8))
+        return [hint for hint in plan.hints if "heads" in hint]
+
+    assert hints() == []
+    (hint,) = hints(shrink=True)
+    assert hint.startswith(
+        "pruning: query.weight and 2 more: equally many channels are masked in each of 2 runs"
+    )
+    assert "give query, key and value granularity: [4, -1]" in hint

@@ -61,12 +61,12 @@ def _names(runs: tuple[Path, ...]) -> list[str]:
 
 def _read(folder: Path, name: str) -> ComparedRun:
     # Here, because reading a record imports what jobs need.
-    from tersely.jobs.output.record import read_record
+    from tersely.jobs.output.record import unreplaced
     from tersely.reporting.comparing.comparison import ComparedRun
     from tersely.reporting.report import read_report
 
-    report = read_report(folder / "report.json")
-    record = read_record(folder)
+    with unreplaced(folder) as record:
+        report = read_report(folder / "report.json")
     if record is None:
         raise SessionFileError(
             f"{folder} has a report and no run.json; give the output folder of a finished "

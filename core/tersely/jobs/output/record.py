@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -163,6 +164,33 @@ def read_record(folder: Path) -> RunRecord | None:
         epochs=data["epochs"],
         files=data["files"],
     )
+
+
+@contextlib.contextmanager
+def unreplaced(folder: Path) -> Iterator[RunRecord | None]:
+    """Read files of a run that belong together.
+
+    Args:
+        folder: the run's folder, which may not exist.
+
+    Yields:
+        The record, as `read_record` returns it.
+
+    Raises:
+        SessionFileError: another run has taken the folder's place in the meantime.
+    """
+    record = read_record(folder)
+    replaced = SessionFileError(
+        f"{folder} was replaced by another run while it was read; read it again", path=folder
+    )
+    try:
+        yield record
+    except SessionFileError as error:
+        if read_record(folder) == record:
+            raise
+        raise replaced from error
+    if read_record(folder) != record:
+        raise replaced
 
 
 def digest_parts(job: Job) -> dict[str, str]:

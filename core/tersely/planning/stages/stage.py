@@ -145,7 +145,7 @@ class _StagePlanner:
         channel_dim = 1 if setting.channels_first else -1
         groups = _repeats(module) if setting.output_dim and not setting.experts else 1
         for shared in found.rows:
-            if self.barred and self._is_barred(shared, module, name):
+            if self.barred and self._is_barred(shared, module, name, origin):
                 continue
             if shared.may_lose and self._is_lost(shared, module, name, origin):
                 continue
@@ -204,11 +204,15 @@ class _StagePlanner:
                 shared.claims[identity] = len(draft.targets)
                 draft.targets.append(target)
 
-    def _is_barred(self, shared: ClassRow, module: nn.Module, name: str) -> bool:
-        """Leave out a tied parameter that the entry excludes under another name (rule S7.2)."""
+    def _is_barred(self, shared: ClassRow, module: nn.Module, name: str, origin: Origin) -> bool:
+        """Leave out a tied parameter that the entry excludes under another name (rule S7.2).
+
+        An entry of a preset then leaves out what the layer reads and returns, too (rule Q6.8).
+        """
+        held: tuple[str | None, ...] = (shared.row.target, shared.follows)
         if shared.row.address is not None:
-            return False
-        for target in (shared.row.target, shared.follows):
+            held = ("weight",) if origin.is_preset else ()
+        for target in held:
             tensor = None if target is None else module._parameters.get(target)
             reason = None if tensor is None else self.barred.get(id(tensor))
             if reason is not None:

@@ -41,12 +41,14 @@ def compare_layers(
     """
     found = []
     errors = _errors(dense, compressed, weights, batch)
-    for name, weight in weights.items():
-        own = _submodule(dense, name)
-        layer = Layer(module=name, kind=type(own).__name__ if own is not None else "")
-        if own is not None and weight:
-            layer = _with_histogram(layer, own, _submodule(compressed, name), weight)
-        found.append(errors[name].noted(layer) if name in errors else layer)
+    # In training, a weight that is read moves the range of quantization-aware training.
+    with _Evaluating(dense, compressed):
+        for name, weight in weights.items():
+            own = _submodule(dense, name)
+            layer = Layer(module=name, kind=type(own).__name__ if own is not None else "")
+            if own is not None and weight:
+                layer = _with_histogram(layer, own, _submodule(compressed, name), weight)
+            found.append(errors[name].noted(layer) if name in errors else layer)
     return tuple(found)
 
 

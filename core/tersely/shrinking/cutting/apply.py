@@ -52,6 +52,13 @@ class Undoing:
         self._tensors.append(lambda: _replace(tensor, _whole(tensor, taken, stride), gradient))
         _replace(tensor, data, small)
 
+    def set_shape(self, tensor: Tensor, cut: Cut) -> None:
+        """Give a parameter or buffer the shape that a cut leaves, and no values.
+
+        What it held is kept as it is, and memory that nothing writes to takes no room.
+        """
+        self.set_data(tensor, tensor.data.new_empty(cut.after))
+
     def set_attribute(self, owner: Any, name: str, value: Any) -> None:
         """Set an attribute."""
         self._attributes.append((owner, name, getattr(owner, name)))
@@ -161,6 +168,18 @@ def cut_tensors(tensors: Mapping[str, Tensor], cuts: Mapping[str, Cut], undoing:
     """
     for name, cut in cuts.items():
         undoing.set_cut(tensors[name], cut)
+
+
+def shape_tensors(tensors: Mapping[str, Tensor], cuts: Mapping[str, Cut], undoing: Undoing) -> None:
+    """Give parameters and buffers the shapes that cuts leave, to follow forward without values.
+
+    Args:
+        tensors: parameters and buffers by name.
+        cuts: what stays of each that loses something.
+        undoing: remembers them.
+    """
+    for name, cut in cuts.items():
+        undoing.set_shape(tensors[name], cut)
 
 
 def follow_sizes(model: nn.Module, cuts: Mapping[str, Cut], undoing: Undoing) -> None:

@@ -233,9 +233,9 @@ class Trace:
             self.roots[name] = Flow(
                 shape,
                 layers,
-                read=lambda: self.source.read(name),
+                read=lambda: self.source.read(name).cpu(),
                 name=name,
-                read_rows=lambda rows: self.source.read(name, rows),
+                read_rows=lambda rows: self.source.read(name, rows).cpu(),
             )
         return self.roots[name]
 
@@ -290,15 +290,16 @@ def arguments(node: Node) -> list[Node]:
 
 
 def call(node: Node, replaced: Mapping[Node, Any]) -> Any:
-    """Run a node's operator with values in place of nodes.
+    """Run a node's operator with values in place of nodes, on the CPU, where the walk works.
 
     Args:
         node: the operator.
         replaced: node -> its value.
     """
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: replaced[n])
+    here = [torch.device("cpu") if isinstance(one, torch.device) else one for one in args]
     kwargs = {k: v for k, v in kwargs.items() if k not in ("memory_format", "device", "pin_memory")}
-    return node.target(*args, **kwargs)  # type: ignore[operator]
+    return node.target(*here, **kwargs)  # type: ignore[operator]
 
 
 def _size(shape: tuple[int, ...]) -> int:

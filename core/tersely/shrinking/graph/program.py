@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node, config
 
+from tersely.shrinking.graph.capturing import flat_weights_kept, without_caches
 from tersely.shrinking.graph.functional import without_writes
 
 
@@ -54,22 +55,18 @@ def read_program(
         Exception: whatever ``torch.export`` or the model raises; ValueError for an operator whose
             result has a size that depends on values.
     """
-    # Recurrent modules change their weight lists while they are exported.
-    flat = {m: list(m._flat_weights) for m in model.modules() if isinstance(m, nn.RNNBase)}
-    try:
-        with (
-            evaluating(model),
-            _quiet(),
-            _lines(are_noted=has_lines),
-            warnings.catch_warnings(),
-            torch.no_grad(),
-        ):
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(model, tuple(args), dict(kwargs), strict=False)
-            exported = without_writes(exported)
-    finally:
-        for module, weights in flat.items():
-            module._flat_weights = weights
+    with (
+        evaluating(model),
+        flat_weights_kept(model),
+        without_caches(model),
+        _quiet(),
+        _lines(are_noted=has_lines),
+        warnings.catch_warnings(),
+        torch.no_grad(),
+    ):
+        warnings.simplefilter("ignore")
+        exported = torch.export.export(model, tuple(args), dict(kwargs), strict=False)
+        exported = without_writes(exported)
     _refuse_unknown_sizes(exported.graph.nodes)
     signature = exported.graph_signature
     named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}

@@ -186,7 +186,7 @@ def _masked(trace: Trace) -> Tensor:
 
 
 def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
-    """Return the labels of a layer whose elements are all masked: bool, the layer's shape.
+    """Return the labels of a layer whose elements are all masked: bool, on the CPU, its shape.
 
     Args:
         kept: bool, the tensor's shape.
@@ -195,5 +195,5 @@ def slices_lost(kept: Tensor, layer: Tensor) -> Tensor:
     others = [dim for dim in range(layer.ndim) if layer.shape[dim] == 1 and kept.shape[dim] > 1]
     # The maximum of bytes is several times faster than any() of booleans.
     some = kept.view(torch.uint8).amax(others, keepdim=True).bool() if others else kept
-    lost = some.logical_not()
+    lost = some.logical_not().cpu()
     return lost.expand(layer.shape)

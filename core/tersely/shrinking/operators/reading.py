@@ -190,7 +190,7 @@ def read_positions(trace: Trace, reader: Reader, labels: Layer, values: Tensor) 
         kept = trace.source.kept(bias)
         lost = torch.zeros_like(constant)
         if kept is not None:
-            lost = ((shares != 0) & ~kept.reshape(-1, 1)).any(0)
+            lost = ((shares != 0) & ~kept.cpu().reshape(-1, 1)).any(0)
         _note(trace, Absorbed(bias, weight, labels, values, shares))
         constant &= lost
         why = "reads a constant there that its masked bias cannot take over"

@@ -184,7 +184,7 @@ def _placeholder(trace: Trace, program: Program, node: Node) -> Flow:
     if node in program.parameters:
         return trace.root(program.parameters[node], shape)
     if node in program.constants:
-        value = program.constants[node]
+        value = program.constants[node].cpu()
         return Flow(shape, read=lambda: value)
     return Flow(shape)
 

@@ -20,7 +20,7 @@ from transformers.utils import logging
 import tersely
 from tersely.contracts import IntegerWeight
 from tersely_export.agreement import compare, detached_inputs, tensors_of
-from tersely_export.compressed_tensors import WEIGHTS
+from tersely_export.compressed_tensors import WEIGHTS, class_of
 from tersely_export.for_compressed_tensors.running import run_compressed
 from tersely_export.for_compressed_tensors.schemes import layers_of
 from tersely_export.grids import bits_of, signed
@@ -80,19 +80,12 @@ def load_model(source: tersely.ExportSource, path: Path, *, dequantize: bool) ->
         path: the folder.
         dequantize: whether to dequantize weights while they are loaded.
     """
-    name = type(source.model).__name__
-    cls: Any = getattr(transformers, name, None) or _own_class(type(source.model))
+    cls = class_of(source.model)
     options = {}
     if dequantize:
         options["quantization_config"] = transformers.CompressedTensorsConfig(dequantize=True)
     with _quiet():
         return cls.from_pretrained(path, **options).eval()
-
-
-def _own_class(cls: type) -> type:
-    # The instrumented class comes first; the user's own is the next of the same name.
-    same = [one for one in cls.__mro__ if one.__name__ == cls.__name__]
-    return same[-1]
 
 
 @contextlib.contextmanager

@@ -112,7 +112,9 @@ def check_model(
 
 def _need_integers(source: tersely.ExportSource, model: ir.Model) -> None:
     for name, weight in source.integers.items():
-        held = model.graph.initializers.get(name)
+        # A tied weight is stored under the first of its names.
+        names = (name, *source.targets[name].shared_with)
+        held = next(filter(None, map(model.graph.initializers.get, names)), None)
         if held is None or held.const_value is None:
             raise tersely.ExportError("the file does not hold its integers", target=name)
         values = held.const_value.numpy()
