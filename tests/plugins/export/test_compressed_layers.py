@@ -86,6 +86,21 @@ def test_a_model_that_reads_a_weight_without_its_layer_runs_as_well(loaded):
         assert torch.equal(found, call())
 
 
+def test_a_model_that_multiplies_by_a_weight_without_its_layer_runs_as_well(loaded):
+    from tersely_export.for_compressed_tensors.running import run_compressed
+
+    layer = loaded.model.layers[1].mlp.up_proj
+
+    def call():
+        loaded(**TOKENS)
+        return nn.functional.linear(torch.eye(64), layer.weight)
+
+    with torch.no_grad():
+        found = run_compressed(loaded, call)
+
+    assert torch.equal(found, layer.weight.T)
+
+
 def test_what_is_wrong_with_the_call_is_told(loaded):
     from tersely_export.for_compressed_tensors.running import run_compressed
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from compressed_tensors.compressors import decompress_module
 from compressed_tensors.quantization import QuantizationStatus
-from torch import nn
+from torch import Tensor, nn
 
 _HOOK = "ct_decompress_hook"
 Result = TypeVar("Result")
@@ -79,12 +79,34 @@ class _Hide:
         _hide(layer, self._parameters)
 
 
+class _Hidden(nn.Parameter):
+    """A weight that is not there; only what models ask of one, such as its type, is answered.
+
+    PyTorch itself computes with a weight on the device meta and an input on the CPU, without an
+    error, and returns whatever the memory holds.
+    """
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        """Answer a question, and refuse to compute."""
+        if func.__name__ in _ASKED:
+            with torch._C.DisableTorchFunctionSubclass():
+                found: object = func(*args, **(kwargs or {}))
+            if not isinstance(found, Tensor):
+                return found
+        raise RuntimeError("the weight is compressed until its layer is called")
+
+
+_ASKED = frozenset({"__get__", "size", "dim", "numel", "element_size", "is_floating_point"})
+
+
 def _hide(layer: nn.Module, parameters: dict[str, nn.Parameter | None]) -> None:
-    # Models ask for the type and the shape of a weight; what reads its values is an error.
     assert isinstance(layer, nn.Linear)  # the library compresses no others
     shape = (layer.out_features, layer.in_features)
-    stand_in = torch.empty(shape, dtype=_dtype(parameters), device="meta")
-    _put(layer, {"weight": nn.Parameter(stand_in, requires_grad=False)})
+    values = torch.empty(shape, dtype=_dtype(parameters), device="meta")
+    _put(layer, {"weight": Tensor._make_subclass(_Hidden, values, False)})
     if "bias" in parameters:
         layer._parameters["bias"] = parameters["bias"]
 
