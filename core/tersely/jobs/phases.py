@@ -26,7 +26,7 @@ from tersely.reporting.printing.plan_summary import summarize_plan
 from tersely.reporting.printing.table import split_metric
 from tersely.session.attaching import attach
 from tersely.session.loading import give_batches, needs_batches
-from tersely.storage.tensor_file import write_tensors
+from tersely.storage.weights import write_weights
 
 LASTING = ("compress", "train")
 """Phases that keep a checkpoint, from which a later run resumes."""
@@ -202,7 +202,7 @@ def save(run: Run) -> Run:
 def finalize(run: Run) -> Run:
     """Bake the result into plain modules and write their weights."""
     model = run.attached.finalize()
-    write_tensors(run.folder / FINISHED, own_tensors(model))
+    write_weights(run.folder / FINISHED, own_tensors(model))
     return attrs.evolve(run, built=model)
 
 

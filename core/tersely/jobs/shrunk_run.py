@@ -21,7 +21,7 @@ from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session
 from tersely.shrinking.report import Shrunk
 from tersely.storage.durable import sync_folder, write_whole
-from tersely.storage.tensor_file import write_tensors
+from tersely.storage.weights import write_weights
 
 RECORD = "shrink.json"
 """What was removed, as JSON data; the file by which a folder is known as this command's."""
@@ -95,7 +95,7 @@ def _write(place: Path, session: Session, shrunk: Shrunk) -> None:
         warnings.simplefilter("ignore", FinalizeWarning)
         model = session.finalize()
     try:
-        write_tensors(partial / FINISHED, own_tensors(model))
+        write_weights(partial / FINISHED, own_tensors(model))
         write_whole(partial / RECORD, json.dumps(shrunk.to_dict(), indent=1) + "\n")
         if place.exists():
             shutil.rmtree(place)

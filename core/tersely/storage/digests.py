@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,6 +38,19 @@ def digest_of_model(model: nn.Module) -> str:
         if isinstance(tensor, Tensor):
             _update(digest, tensor)
     return digest.hexdigest()[:_LENGTH]
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Return the digest of tensors with their names, in any order.
+
+    Args:
+        tensors: name -> tensor.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        _update(digest, tensors[name])
+    return digest.hexdigest()
 
 
 def digest_of_batches(batches: Any) -> str:

@@ -44,6 +44,7 @@ def write_tensors(
     path: Path,
     tensors: Mapping[str, Tensor],
     *,
+    notes: Mapping[str, str] | None = None,
     rename: Callable[[Path, str], Path] | None = None,
 ) -> tuple[Path, str]:
     """Write tensors so that a crash at any byte leaves no file, the old one or the new one.
@@ -53,6 +54,7 @@ def write_tensors(
         tensors: dense tensors of any device and layout. One that has several names is written
             once, under the first; the metadata has the others, as `safetensors.torch.save_model`
             writes it. Tensors that share a part of their memory are written once each.
+        notes: what else the metadata says; no value may be the name of a tensor.
         rename: called with ``path`` and the content's SHA-256; returns the final place next to it.
 
     Returns:
@@ -68,8 +70,11 @@ def write_tensors(
         partial.touch()
         mode = partial.stat().st_mode  # safetensors makes files that only their owner can read
         try:
-            single, metadata = _without_aliases(tensors)
+            single, aliases = _without_aliases(tensors)
+            metadata = {**aliases, **(notes or {})}
             safetensors.torch.save_file(independent(single), partial, metadata=metadata)
+            if len(metadata) > 1:
+                _sort_metadata(partial)
         except safetensors.SafetensorError as error:  # raised for a full disk, among others
             raise OSError(f"{partial}: {error}") from error
         partial.chmod(mode)
@@ -80,6 +85,18 @@ def write_tensors(
         discard(partial)
         raise
     return place, digest
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in order, of which safetensors has another one in each process."""
+    with path.open("r+b") as stream:
+        length = int.from_bytes(stream.read(_HEAD), "little")
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:
+            stream.seek(_HEAD)
+            stream.write(text.ljust(length))
 
 
 def written_size(tensors: Mapping[str, Tensor]) -> int:
@@ -141,12 +158,21 @@ def tensors_in(content: bytes) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(str(error)) from error
-    length = int.from_bytes(content[:_HEAD], "little")
-    metadata = json.loads(content[_HEAD : _HEAD + length]).get("__metadata__", {})
-    for alias, name in metadata.items():
+    for alias, name in metadata_in(content).items():
         if name in tensors and alias not in tensors:
             tensors[alias] = tensors[name].clone()
     return tensors
+
+
+def metadata_in(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file that `tensors_in` has read.
+
+    Args:
+        content: the file's bytes.
+    """
+    length = int.from_bytes(content[:_HEAD], "little")
+    found: dict[str, str] = json.loads(content[_HEAD : _HEAD + length]).get("__metadata__", {})
+    return found
 
 
 def file_digest(path: Path) -> str:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from tersely.errors import SessionFileError
 from tersely.instrument.names import PREFIX
 from tersely.shrinking.graph.program import named_tensors
-from tersely.storage.tensor_file import read_tensors, write_tensors
+from tersely.storage.digests import digest_of_tensors
+from tersely.storage.tensor_file import metadata_in, tensors_in, write_tensors
 
 WEIGHTS = "model.safetensors"
+_DIGEST = "tersely_sha256"
 
 
 def save_weights(
@@ -37,11 +39,25 @@ def save_weights(
     folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / WEIGHTS, {**_own(model), **_masked(model, kept or {})})
+        write_weights(folder / WEIGHTS, {**_own(model), **_masked(model, kept or {})})
     except OSError as error:
         raise SessionFileError(
             f"{folder}: the model's weights were not saved: {error.strerror or error}", path=folder
         ) from error
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write the tensors of a model, with their digest in the file's metadata.
+
+    Args:
+        path: the file, which is replaced whole or not at all.
+        tensors: as for `write_tensors`.
+
+    Raises:
+        TypeError: as of `write_tensors`.
+        OSError: the file cannot be written.
+    """
+    write_tensors(path, tensors, notes={_DIGEST: digest_of_tensors(tensors)})
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -55,9 +71,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
         SessionFileError: the file is missing or damaged, or does not fit.
     """
     try:
-        tensors = read_tensors(path)
+        content = path.read_bytes()
+        tensors = tensors_in(content)
     except (OSError, ValueError) as error:
         raise SessionFileError(f"{path} cannot be read: {error}", path=path) from error
+    digest = metadata_in(content).get(_DIGEST)
+    if digest not in (None, digest_of_tensors(tensors)):
+        raise SessionFileError(
+            f"{path} is damaged: its tensors do not fit the digest in it; restore it from a copy, "
+            "or write it again",
+            path=path,
+        )
     own = _own(model)
     for name, tensor in own.items():
         found = tensors.get(name)
