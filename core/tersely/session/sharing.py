@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 
 import attrs
-import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from tersely.errors import SessionError
 from tersely.instrument.modules.classes import instruments_of
 from tersely.planning.targets.owners import Owners
+from tersely.session.memories import Memories, number_of
 
 _Slot = tuple[nn.Module, str]
 """A module and the name of one of its parameters or buffers."""
@@ -42,11 +41,9 @@ class Sharing:
         self._keys = [tuple(module._parameters.keys()) for module in self._modules]
         # No parameter is kept alive that the model has given up, nor does one get a weak reference:
         # torch.utils.swap_tensors, as in moving a model, takes none that has.
-        self._storages = [
-            None if one is None else _storage(one)
-            for module in self._modules
-            for one in module._parameters.values()
-        ]
+        self._memories = Memories(
+            one for module in self._modules for one in module._parameters.values()
+        )
 
     def _identities(self) -> list[int]:
         return [id(one) for module in self._modules for one in module._parameters.values()]
@@ -100,8 +97,8 @@ class Sharing:
             for other in expected:
                 if _held(*other) is not tensor:
                     raise self._error(call, slot, "no longer is the same as", other, _UNTIED)
-            place, storage = before.get(id(tensor), (slot, None))
-            if place not in expected and storage is not None and storage == _storage(tensor):
+            place, memory = before.get(id(tensor), (slot, 0))
+            if place not in expected and memory and memory == number_of(tensor):
                 raise self._error(call, slot, "was replaced by the parameter of", place, _MOVED)
 
     def _targets(self) -> Iterator[_Slot]:
@@ -118,15 +115,17 @@ class Sharing:
             found.update(dict.fromkeys(slots, slots))
         return found
 
-    def _slots_before(self) -> dict[int, tuple[_Slot, _Memory | None]]:
+    def _slots_before(self) -> dict[int, tuple[_Slot, int]]:
         """Return id -> who held the parameter, and its memory: another may have the id by now."""
         slots = (
             (module, key)
             for module, keys in zip(self._modules, self._keys, strict=True)
             for key in keys
         )
-        noted = zip(self._ids, slots, self._storages, strict=True)
-        return {number: (slot, storage) for number, slot, storage in noted}
+        # A copy of a session has noted no memory.
+        memories = self._memories.numbers or [0] * len(self._ids)
+        noted = zip(self._ids, slots, memories, strict=True)
+        return {identity: (slot, memory) for identity, slot, memory in noted}
 
     def _name(self, slot: _Slot) -> str:
         module, key = slot
@@ -155,24 +154,6 @@ _MOVED = "assign parameters before tersely.attach(), or put those of {0} and {1}
 def _held(module: nn.Module, key: str) -> Tensor | None:
     parameter = module._parameters.get(key)
     return module._buffers.get(key) if parameter is None else parameter
-
-
-class _Memory(StorageWeakRef):
-    """Tells whether memory is the same, and does not keep it; a copy of it is None.
-
-    It holds an address that it gives back once: a copy would give it back again.
-    """
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()
-
-
-def _storage(tensor: Tensor) -> _Memory | None:
-    if tensor.layout is not torch.strided:
-        return None
-    return _Memory(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch
 
 
 def _tensor(module: nn.Module, key: str, name: str, call: str) -> Tensor | None:
