@@ -52,7 +52,7 @@ def _nearest(word: str, candidates: tuple[str, ...], count: int) -> tuple[str, .
     return tuple(name for key in close for name in vocabulary.names[key])[:count]
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=32)  # one may hold the names of all modules of a model
 def _vocabulary(candidates: tuple[str, ...]) -> _Vocabulary:
     return _Vocabulary(candidates)
 

@@ -11,6 +11,7 @@ from tersely.contracts import RunsExport
 from tersely.errors import ConfigError
 from tersely.jobs.measuring.benchmarking import resized
 from tersely.reporting.report import read_report
+from tersely.storage.tensor_file import read_tensors, written_size
 
 Run = Callable[..., str]
 
@@ -43,9 +44,10 @@ def test_files_are_measured_on_disk(measured: Any, run: Run) -> None:
     run()
 
     files = read_report(measured.output / "report.json").files
-    size = (measured.output / "model.safetensors").stat().st_size
-    # The dense model has the same tensors, so its file is as long.
-    assert files == {"dense": size, "model.safetensors": size}
+    finished = measured.output / "model.safetensors"
+    # The dense model has the same tensors, of which its file would have no digest.
+    dense = written_size(read_tensors(finished))
+    assert files == {"dense": dense, "model.safetensors": finished.stat().st_size}
     assert not list(measured.output.rglob("dense.safetensors"))
 
 

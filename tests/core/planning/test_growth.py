@@ -38,7 +38,7 @@ def growth(recipe_of):
 
     def growth(entry_of, **stage):
         counts = {}
-        for size in (SMALL, SMALL, LARGE):  # the first also fills what is kept for good
+        for size in (SMALL, SMALL, LARGE, LARGE):  # the first of each fills what is kept
             model = nn.Sequential(*(nn.ReLU() for _ in range(size)))
             recipe = load_recipe(recipe_of(*map(entry_of, range(size)), **stage))
             counts[size] = calls_of(lambda model=model, recipe=recipe: tersely.plan(model, recipe))
