@@ -16,7 +16,7 @@ from tersely.errors import PlanError
 from tersely.json_value import Json
 from tersely.planning.fusing.automatic import fuse_automatically
 from tersely.planning.groups.auto_groups import group_automatically
-from tersely.planning.groups.norms_left_out import hint_at_norms
+from tersely.planning.groups.kept_by_shrinking import hint_at_norms
 from tersely.planning.plan import Plan
 from tersely.planning.selecting.layer_ids import spell_layers
 from tersely.planning.selecting.obstacles import need_no_flat_parameters

@@ -1,9 +1,9 @@
 """What an entry more costs, in calls: right or wrong, alike or not; counted, so it cannot flake."""
 
 import json
-import sys
 
 import pytest
+from counting import calls_of
 
 from tersely.document.reading.json_text import read_json
 from tersely.document.reading.python_data import read_python
@@ -20,23 +20,6 @@ ENTRIES = {
     "keys unknown": lambda index: {"op_names": ["a"], f"key{index}": index},
     "no selector": lambda index: {"op_namez": [f"layer{index}"], "sparse_ratio": 0.5},
 }
-
-
-def calls_of(function):
-    """Count the calls of Python's and of C's functions that a function makes."""
-    count = 0
-
-    def trace(frame, event, argument):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(trace)
-    try:
-        function()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 @pytest.mark.parametrize("read", [read_python, read_yaml], ids=["python", "yaml"])

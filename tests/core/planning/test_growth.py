@@ -3,9 +3,8 @@
 tests/benchmarks/test_growth.py measures the time, which loops inside of one call take too.
 """
 
-import sys
-
 import pytest
+from counting import calls_of
 from growing import ENTRIES, follower
 from torch import nn
 
@@ -13,23 +12,6 @@ import tersely
 from tersely.document.load import load_recipe
 
 SMALL, LARGE = 100, 400
-
-
-def calls_of(function):
-    """Count the calls of Python's and of C's functions that a function makes."""
-    count = 0
-
-    def trace(frame, event, argument):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(trace)
-    try:
-        function()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 @pytest.fixture

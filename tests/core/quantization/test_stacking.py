@@ -1,9 +1,8 @@
 """Small weights that are alike get their scales together: the same as one at a time."""
 
-import sys
-
 import pytest
 import torch
+from counting import calls_of
 from torch import nn
 
 import tersely
@@ -70,23 +69,6 @@ def test_of_weights_chosen_together_the_one_that_is_not_finite_is_named(attach):
     with pytest.raises(tersely.CalibrationError, match=r"^4\.weight: 1 of its 24 values are not"):
         session.compress()
     assert session.qparams() == {}
-
-
-def calls_of(function):
-    """Count the calls of Python's and of C's functions that a function makes."""
-    count = 0
-
-    def trace(frame, event, argument):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(trace)
-    try:
-        function()
-    finally:
-        sys.setprofile(before)
-    return count
 
 
 def test_a_small_weight_more_costs_few_calls(attach):

@@ -1,5 +1,7 @@
 """Stages that end with shrink, in sessions: who is told when, and what happens by itself."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -191,12 +193,30 @@ def hints_at_norms(norm, *, types=("Conv2d",), **keys):
     return [hint for hint in plan.hints if "shift" in hint]
 
 
-def test_a_norm_that_would_keep_masked_channels_is_named_before_training():
-    (hint,) = hints_at_norms(nn.BatchNorm2d(4), shrink=True, dependency_groups="auto")
-    assert hint.startswith("pruning: 1 is not pruned with the layers before them")
-    assert hint.endswith("add BatchNorm2d to the op_types of the layers before them")
-    (hint,) = hints_at_norms(nn.BatchNorm2d(4), shrink=True)
-    assert hint.endswith("dependency_groups: auto and BatchNorm2d in op_types")
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, partial(nn.InstanceNorm2d, affine=True)])
+def test_a_norm_that_would_keep_masked_channels_is_named_before_training(norm):
+    kind = type(norm(4)).__name__
+    (hint,) = hints_at_norms(norm(4), shrink=True, dependency_groups="auto")
+    assert hint.startswith("pruning: 1: not pruned with the layer before")
+    assert hint.endswith(f"add {kind} to the op_types of the layers before them")
+    (hint,) = hints_at_norms(norm(4), shrink=True)
+    assert hint.endswith(f"dependency_groups: auto and {kind} in op_types")
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d, partial(nn.InstanceNorm2d, affine=True)])
+def test_shrink_keeps_what_the_hint_at_norms_says_and_removes_it_with_the_norm(norm):
+    kept = []
+    for types in (["Conv2d"], ["Conv2d", type(norm(4)).__name__]):
+        model = convolutions(norm(4)).eval()
+        nn.init.constant_(model[1].bias, 0.5)
+        entry = {"op_types": types, "exclude_op_names": ["3"], "sparse_ratio": 0.5}
+        stage = {"algorithm": "l1_norm", "dependency_groups": "auto", "config_list": [entry]}
+        images = torch.randn(2, 1, 8, 8)
+        session = tersely.attach(model, {"pruning": stage}, example_inputs=images)
+        session.compress()
+        session.shrink(images)
+        kept.append(model[0].out_channels)
+    assert kept == [4, 2]
 
 
 @pytest.mark.parametrize(
@@ -215,35 +235,48 @@ def test_no_norm_is_named_where_none_keeps_a_channel(norm, keys):
 
 
 class Attention(nn.Module):
-    def __init__(self):
+    def __init__(self, *, is_packed=False):
         super().__init__()
-        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.is_packed = is_packed
+        if is_packed:
+            self.packed = nn.Linear(8, 24)
+        else:
+            self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
         self.out = nn.Linear(8, 8)
 
     def forward(self, x):
-        query, key, value = (
-            layer(x).view(len(x), -1, 2, 4).transpose(1, 2)
-            for layer in (self.query, self.key, self.value)
+        parts = (
+            self.packed(x).chunk(3, -1)
+            if self.is_packed
+            else (self.query(x), self.key(x), self.value(x))
         )
+        query, key, value = (part.view(len(x), -1, 2, 4).transpose(1, 2) for part in parts)
         found = nn.functional.scaled_dot_product_attention(query, key, value)
         return self.out(found.transpose(1, 2).flatten(2))
 
 
-def test_channels_of_heads_that_shrink_would_keep_are_named_before_training():
+@pytest.mark.parametrize(
+    ("is_packed", "names", "said"),
+    [
+        (False, ["query", "key", "value"], "query.weight and 2 more: equally many channels"),
+        (True, ["packed"], "packed.weight: equally many channels"),
+    ],
+)
+def test_channels_of_heads_that_shrink_would_keep_are_named_before_training(is_packed, names, said):
     pruning = {
         "algorithm": "l1_norm",
         "dependency_groups": "auto",
-        "config_list": [{"op_names": ["query", "key", "value"], "sparse_ratio": 0.5}],
+        "config_list": [{"op_names": names, "sparse_ratio": 0.5}],
     }
 
     def hints(**keys):
         recipe = {"pruning": {**pruning, **keys}}
-        plan = tersely.plan(Attention(), recipe, example_inputs=torch.randn(2, 3, 8))
+        model = Attention(is_packed=is_packed)
+        plan = tersely.plan(model, recipe, example_inputs=torch.randn(2, 3, 8))
         return [hint for hint in plan.hints if "heads" in hint]
 
     assert hints() == []
     (hint,) = hints(shrink=True)
-    assert hint.startswith(
-        "pruning: query.weight and 2 more: equally many channels are masked in each of 2 runs"
-    )
-    assert "give query, key and value granularity: [4, -1]" in hint
+    assert hint.startswith(f"pruning: {said} are masked in each of 2 runs")
+    packed = " and dependency_parts: 3" if is_packed else ""
+    assert f"give query, key and value granularity: [4, -1]{packed}, what" in hint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -11,7 +10,6 @@ from torch import nn
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
-from tersely.contracts.tracer import ChannelBlocks
 from tersely.document.recipe import AUTO, Stage
 from tersely.errors import PlanError
 from tersely.planning.groups.channel_ties import (
@@ -20,8 +18,8 @@ from tersely.planning.groups.channel_ties import (
     trace_channels,
     tracer_record,
 )
-from tersely.planning.groups.regroup import Tie
-from tersely.planning.stages.draft import Draft, and_more
+from tersely.planning.groups.kept_by_shrinking import hints_at_heads
+from tersely.planning.stages.draft import Draft
 
 
 def group_automatically(draft: Draft, example_inputs: Any) -> None:
@@ -71,7 +69,7 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
     if remark is not None:
         draft.hints.append(f"{place}: {remark}")
     if stage.shrink is not None:
-        draft.hints.extend(_hints_at_heads(stage, targets, ties))
+        draft.hints.extend(hints_at_heads(stage, targets, ties))
     settings: dict[object, PruningSetting] = {}
     for name, tie in ties.items():
         index, target = own[name]
@@ -82,30 +80,6 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
                 settings[alike] = with_keys(target, **keys)
             blocks = Blocks(tie.block_size(target)) if tie.cutting.rows > 1 else target.blocks
             draft.targets[index] = attrs.evolve(target, setting=settings[alike], blocks=blocks)
-
-
-def _hints_at_heads(
-    stage: Stage, targets: Mapping[str, TargetPlan], ties: Mapping[str, Tie]
-) -> Iterator[str]:
-    """Yield what to ask for where channels of heads are masked and only whole heads can go."""
-    alike: dict[tuple[int, int], list[str]] = {}
-    for name, tie in ties.items():
-        shape = targets[name].shape or ()
-        if len(shape) == _MATRIX and tie.runs > 1 and tie.cutting == ChannelBlocks():
-            alike.setdefault((tie.runs, shape[targets[name].output_dim] // tie.runs), []).append(
-                name
-            )
-    for (runs, size), names in alike.items():
-        yield (
-            f"{stage.path}: {names[0]}{and_more(len(names) - 1)}: equally many channels are masked "
-            f"in each of {runs} runs, and shrink keeps them where the runs are the heads of an "
-            f"attention; to remove whole heads, give query, key and value granularity: [{size}, "
-            f"-1], the columns of the projection after them granularity: [-1, {size}], and all of "
-            "a layer one dependency_group_id, such as 'heads of {layer}'"
-        )
-
-
-_MATRIX = 2
 
 
 def with_keys(target: TargetPlan, **keys: object) -> PruningSetting:

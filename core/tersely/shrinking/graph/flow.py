@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import attrs
@@ -271,35 +271,6 @@ def settle(constant: Tensor | None) -> Tensor | None:
         return None
     small = reduced(constant.to(torch.float64))
     return None if bool(small.isnan().all()) else small
-
-
-def arguments(node: Node) -> list[Node]:
-    """Return the nodes among an operator's arguments, in order, those in lists included.
-
-    Args:
-        node: the operator.
-    """
-    found: list[Node] = []
-
-    def note(one: Node) -> Node:
-        found.append(one)
-        return one
-
-    torch.fx.node.map_arg((node.args, node.kwargs), note)
-    return found
-
-
-def call(node: Node, replaced: Mapping[Node, Any]) -> Any:
-    """Run a node's operator with values in place of nodes, on the CPU, where the walk works.
-
-    Args:
-        node: the operator.
-        replaced: node -> its value.
-    """
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: replaced[n])
-    here = [torch.device("cpu") if isinstance(one, torch.device) else one for one in args]
-    kwargs = {k: v for k, v in kwargs.items() if k not in ("memory_format", "device", "pin_memory")}
-    return node.target(*here, **kwargs)  # type: ignore[operator]
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.shrinking.graph.flow import Flow, Trace, aligned, arguments, settle
+from tersely.shrinking.graph.calling import arguments
+from tersely.shrinking.graph.flow import Flow, Trace, aligned, settle
 from tersely.shrinking.graph.labels import Layer, are_alike, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.pointwise import tie_operands

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.shrinking.graph.flow import Flow, Trace, arguments, call, settle
+from tersely.shrinking.graph.calling import arguments, call
+from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import EqualParts, Layer, reduced, varying
 from tersely.shrinking.graph.program import given, operator_name, shape_of
 from tersely.shrinking.graph.ties import Ties

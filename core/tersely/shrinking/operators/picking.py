@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.shrinking.graph.flow import Flow, Trace, arguments, settle
+from tersely.shrinking.graph.calling import arguments
+from tersely.shrinking.graph.flow import Flow, Trace, settle
 from tersely.shrinking.graph.labels import Layer, varying
 from tersely.shrinking.graph.program import argument, given, operator_name, shape_of
 from tersely.shrinking.operators.moving import passed

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.shrinking.graph.flow import Flow, Trace, aligned, arguments, call, settle
+from tersely.shrinking.graph.calling import arguments, call
+from tersely.shrinking.graph.flow import Flow, Trace, aligned, settle
 from tersely.shrinking.graph.labels import Layer, varying
 from tersely.shrinking.graph.program import given, operator_name, shape_of
 

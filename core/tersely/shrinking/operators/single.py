@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from tersely.shrinking.graph.flow import Trace, arguments
+from tersely.shrinking.graph.calling import arguments
+from tersely.shrinking.graph.flow import Trace
 from tersely.shrinking.graph.program import argument, operator_name, shape_of
 from tersely.shrinking.operators.pointwise import is_pointwise
 

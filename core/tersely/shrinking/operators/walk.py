@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from tersely.engine.state.cutting import FixedShapes
-from tersely.shrinking.graph.flow import Flow, Source, Trace, arguments
+from tersely.shrinking.graph.calling import arguments
+from tersely.shrinking.graph.flow import Flow, Source, Trace
 from tersely.shrinking.graph.labels import Labels
 from tersely.shrinking.graph.program import (
     Program,

@@ -8,7 +8,8 @@ import attrs
 from torch import nn
 from torch.fx import Node
 
-from tersely.shrinking.graph.flow import Flow, Trace, arguments
+from tersely.shrinking.graph.calling import arguments
+from tersely.shrinking.graph.flow import Flow, Trace
 from tersely.shrinking.graph.program import module_of
 from tersely.shrinking.graph.solution import Solution
 from tersely.shrinking.proving.proof import Mismatch

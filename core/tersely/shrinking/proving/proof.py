@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from tersely.shrinking.graph.flow import Flow, Trace, arguments
+from tersely.shrinking.graph.calling import arguments
+from tersely.shrinking.graph.flow import Flow, Trace
 from tersely.shrinking.graph.labels import varying
 from tersely.shrinking.graph.program import (
     Program,

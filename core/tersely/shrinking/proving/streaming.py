@@ -14,7 +14,7 @@ from torch.fx import Node
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tersely.shrinking.graph.flow import arguments
+from tersely.shrinking.graph.calling import arguments
 from tersely.shrinking.graph.program import Program, argument, given, operator_name
 
 _HALVES = (torch.float16, torch.bfloat16)
