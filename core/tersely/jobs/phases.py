@@ -13,7 +13,7 @@ from tersely.document.job import Job
 from tersely.errors import ConfigError, Problem, SessionError
 from tersely.jobs.calibrating import calibration_batches
 from tersely.jobs.generators import seed_generators
-from tersely.jobs.measuring.bytes_on_disk import FINISHED, look_at_files, size_on_disk
+from tersely.jobs.measuring.bytes_on_disk import look_at_files, size_on_disk
 from tersely.jobs.output.checkpoint import load_checkpoint, own_tensors, save_checkpoint
 from tersely.jobs.output.record import RunRecord
 from tersely.jobs.run import Run, checkpoint_folder, keep_checkpoint
@@ -26,7 +26,7 @@ from tersely.reporting.printing.plan_summary import summarize_plan
 from tersely.reporting.printing.table import split_metric
 from tersely.session.attaching import attach
 from tersely.session.loading import give_batches, needs_batches
-from tersely.storage.weights import write_weights
+from tersely.storage.weights import WEIGHTS, write_weights
 
 LASTING = ("compress", "train")
 """Phases that keep a checkpoint, from which a later run resumes."""
@@ -202,7 +202,7 @@ def save(run: Run) -> Run:
 def finalize(run: Run) -> Run:
     """Bake the result into plain modules and write their weights."""
     model = run.attached.finalize()
-    write_weights(run.folder / FINISHED, own_tensors(model))
+    write_weights(run.folder / WEIGHTS, own_tensors(model))
     return attrs.evolve(run, built=model)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from tersely.errors import SessionError, SessionFileError
 from tersely.jobs.calibrating import example_named
 from tersely.jobs.finished import finished_job, open_run
-from tersely.jobs.measuring.bytes_on_disk import FINISHED
 from tersely.jobs.output.checkpoint import own_tensors
 from tersely.jobs.output.folders import is_inside
 from tersely.jobs.output.lock import only_run
@@ -21,7 +20,7 @@ from tersely.session.finalizing.baking import FinalizeWarning
 from tersely.session.session import Session
 from tersely.shrinking.report import Shrunk
 from tersely.storage.durable import sync_folder, write_whole
-from tersely.storage.weights import write_weights
+from tersely.storage.weights import WEIGHTS, write_weights
 
 RECORD = "shrink.json"
 """What was removed, as JSON data; the file by which a folder is known as this command's."""
@@ -95,7 +94,7 @@ def _write(place: Path, session: Session, shrunk: Shrunk) -> None:
         warnings.simplefilter("ignore", FinalizeWarning)
         model = session.finalize()
     try:
-        write_weights(partial / FINISHED, own_tensors(model))
+        write_weights(partial / WEIGHTS, own_tensors(model))
         write_whole(partial / RECORD, json.dumps(shrunk.to_dict(), indent=1) + "\n")
         if place.exists():
             shutil.rmtree(place)

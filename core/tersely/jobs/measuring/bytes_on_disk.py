@@ -8,13 +8,13 @@ from torch import nn
 from tersely.jobs.output.checkpoint import own_tensors
 from tersely.jobs.run import Run
 from tersely.storage.tensor_file import written_size
+from tersely.storage.weights import WEIGHTS
 
 DENSE = "dense"
-FINISHED = "model.safetensors"
 
 
 def size_on_disk(model: nn.Module) -> int | None:
-    """Return how many bytes a model takes when it is written as the finished one is.
+    """Return how many bytes the tensors of a model take in a safetensors file.
 
     Args:
         model: the model.
@@ -32,7 +32,7 @@ def look_at_files(run: Run) -> Run:
     """Put the sizes of the dense model, of the finished one and of every export into the report."""
     if run.report is None:
         return run
-    sizes = {FINISHED: (run.folder / FINISHED).stat().st_size}
+    sizes = {WEIGHTS: (run.folder / WEIGHTS).stat().st_size}
     if run.dense_bytes is not None:
         sizes = {DENSE: run.dense_bytes, **sizes}
     sizes |= {one.paths[0].name: one.bytes for one in run.exported}
