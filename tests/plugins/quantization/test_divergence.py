@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tersely_quantization.divergence import divergence_range, least_divergent
-from tersely_quantization.histogram import HistogramObserver
+from tersely_quantization.observers.divergence import divergence_range, least_divergent
+from tersely_quantization.observers.histogram import HistogramObserver
 
 BINS, LEVELS = 2048, 128
 

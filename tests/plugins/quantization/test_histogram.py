@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tersely
-from tersely_quantization.histogram import count_values, merge_counts
-from tersely_quantization.observers import make_observer
+from tersely_quantization.observers.by_name import make_observer
+from tersely_quantization.observers.histogram import count_values, merge_counts
 
 BY_HISTOGRAM = ["percentile", "histogram", "mse"]
 

@@ -7,8 +7,8 @@ import torch
 from jsonschema import Draft202012Validator
 
 import tersely
-from tersely_quantization.divergence import least_divergent
-from tersely_quantization.observers import make_observer
+from tersely_quantization.observers.by_name import make_observer
+from tersely_quantization.observers.divergence import least_divergent
 from tersely_quantization.schemas import OBSERVERS
 
 

@@ -7,10 +7,10 @@ import torch
 import tersely
 from tersely.contracts import Sequential, SolvesWeights
 from tersely_quantization.mapped_range import MapsRange
-from tersely_quantization.rounding import grids_of
-from tersely_quantization.search import search_by_square
-from tersely_quantization.up_or_down import Course, learn_rounding
-from tersely_quantization.weighed import ObservesGram, as_stored, check_integers, weigh
+from tersely_quantization.solving.rounding import grids_of
+from tersely_quantization.solving.search import search_by_square
+from tersely_quantization.solving.up_or_down import Course, learn_rounding
+from tersely_quantization.solving.weighed import ObservesGram, as_stored, check_integers, weigh
 
 
 class AdaRound(MapsRange, ObservesGram, Sequential, SolvesWeights):

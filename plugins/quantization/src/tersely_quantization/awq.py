@@ -9,10 +9,15 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import Equalizes, Sequential, SolvesWeights
-from tersely_quantization.input_channels import multiply, normalized, per_channel, per_column
 from tersely_quantization.mapped_range import MapsRange
-from tersely_quantization.search import search_by_output, whole_range
-from tersely_quantization.weighed import (
+from tersely_quantization.solving.input_channels import (
+    multiply,
+    normalized,
+    per_channel,
+    per_column,
+)
+from tersely_quantization.solving.search import search_by_output, whole_range
+from tersely_quantization.solving.weighed import (
     AT_A_TIME,
     ObservesGram,
     Weighed,

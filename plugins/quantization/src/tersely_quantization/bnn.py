@@ -7,7 +7,7 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import ChangesAfterStep, Simulates
-from tersely_quantization.straight_through import straight_through
+from tersely_quantization.learning.straight_through import straight_through
 
 
 class Binarized(Simulates, ChangesAfterStep):

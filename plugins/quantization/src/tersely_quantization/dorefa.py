@@ -11,8 +11,8 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import ClipsGradients, ObservesRange, Simulates
-from tersely_quantization.observers import make_observer
-from tersely_quantization.straight_through import straight_through
+from tersely_quantization.learning.straight_through import straight_through
+from tersely_quantization.observers.by_name import make_observer
 
 _LARGEST_BITS = 16
 _SPREAD = 2654435761  # separates the calls of one seed from those of the next

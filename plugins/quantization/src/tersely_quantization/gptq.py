@@ -8,9 +8,9 @@ from torch import Tensor
 import tersely
 from tersely.contracts import Sequential, SolvesWeights
 from tersely_quantization.mapped_range import MapsRange
-from tersely_quantization.rounding import grids_of, round_columns
-from tersely_quantization.search import search_by_square, whole_range
-from tersely_quantization.weighed import ObservesGram, as_stored, check_integers, weigh
+from tersely_quantization.solving.rounding import grids_of, round_columns
+from tersely_quantization.solving.search import search_by_square, whole_range
+from tersely_quantization.solving.weighed import ObservesGram, as_stored, check_integers, weigh
 
 
 class Gptq(MapsRange, ObservesGram, Sequential, SolvesWeights):

@@ -10,12 +10,12 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, Optimizes
-from tersely_quantization.learned_rounding import round_learned
-from tersely_quantization.magnitudes import WithMagnitudes, mean_magnitude
+from tersely_quantization.learning.learned_rounding import round_learned
+from tersely_quantization.learning.relative_adam import RelativeAdam
+from tersely_quantization.learning.straight_through import guarded
 from tersely_quantization.mapped_range import MapsRange
-from tersely_quantization.observers import make_observer
-from tersely_quantization.relative_adam import RelativeAdam
-from tersely_quantization.straight_through import guarded
+from tersely_quantization.observers.by_name import make_observer
+from tersely_quantization.observers.magnitudes import WithMagnitudes, mean_magnitude
 
 SMALLEST_SCALE = torch.finfo(torch.float32).eps
 LARGEST_SCALE = torch.finfo(torch.float32).max / 2**17

@@ -10,12 +10,12 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import ClipsGradients, LearnsScales, ObservesRange, OptimizesByName
-from tersely_quantization.learned_rounding import FLOAT8, round_learned
+from tersely_quantization.learning.learned_rounding import FLOAT8, round_learned
+from tersely_quantization.learning.relative_adam import RelativeAdam
+from tersely_quantization.learning.straight_through import guarded, straight_through
 from tersely_quantization.lsq import SMALLEST_SCALE, usable_scale
 from tersely_quantization.mapped_range import MapsRange
-from tersely_quantization.observers import make_observer
-from tersely_quantization.relative_adam import RelativeAdam
-from tersely_quantization.straight_through import guarded, straight_through
+from tersely_quantization.observers.by_name import make_observer
 
 _DEVIATIONS = 3
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import tersely
 from tersely.contracts import ObservesRange
-from tersely_quantization.bias_correction import InputMeans
 from tersely_quantization.mapped_range import MapsRange
-from tersely_quantization.observers import make_observer
+from tersely_quantization.observers.by_name import make_observer
+from tersely_quantization.solving.bias_correction import InputMeans
 
 
 class PostTraining(MapsRange, ObservesRange):

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 import tersely
 from tersely.contracts import Equalizes, MergesObservations, SolvesWeights
-from tersely_quantization.input_channels import multiply, normalized, per_channel
-from tersely_quantization.joint_error import least_error
 from tersely_quantization.mapped_range import MapsRange
-from tersely_quantization.search import whole_range
-from tersely_quantization.weighed import (
+from tersely_quantization.solving.input_channels import multiply, normalized, per_channel
+from tersely_quantization.solving.joint_error import least_error
+from tersely_quantization.solving.search import whole_range
+from tersely_quantization.solving.weighed import (
     AT_A_TIME,
     ObservesGram,
     as_stored,

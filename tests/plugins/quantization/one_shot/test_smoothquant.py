@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import tersely
-from tersely_quantization.joint_error import joint_error
-from tersely_quantization.weighed import weigh
+from tersely_quantization.solving.joint_error import joint_error
+from tersely_quantization.solving.weighed import weigh
 
 
 def smoothquant(**options):

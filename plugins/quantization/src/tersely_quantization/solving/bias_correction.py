@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import tersely
 from tersely.contracts import CorrectsBias, ObservesInputs
-from tersely_quantization.weighed import AT_A_TIME, float_tensor, observed_by
+from tersely_quantization.solving.weighed import AT_A_TIME, float_tensor, observed_by
 
 
 class InputMeans(ObservesInputs, CorrectsBias):

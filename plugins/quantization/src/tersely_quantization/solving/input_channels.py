@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely_quantization.weighed import float_tensor
+from tersely_quantization.solving.weighed import float_tensor
 
 _TINY = 1e-5
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely_quantization.histogram import Histogram
+from tersely_quantization.observers.histogram import Histogram
 
 _COARSE = tuple(2 ** (-step / 8) for step in range(65))  # from 1 down to 1/256
 _FINE = tuple(2 ** (step / 64) for step in range(-7, 8))

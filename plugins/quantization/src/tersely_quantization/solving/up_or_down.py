@@ -11,8 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely_quantization.rounding import Grid
-from tersely_quantization.weighed import output_errors
+from tersely_quantization.solving.rounding import Grid
+from tersely_quantization.solving.weighed import output_errors
 
 # Limits of the stretched sigmoid, so that 0 and 1 are reached (equation 23).
 _LOW, _HIGH = -0.1, 1.1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely_quantization.histogram import Histogram
+from tersely_quantization.observers.histogram import Histogram
 
 _MOST_CANDIDATES = 512
 _ROOM = 2**21  # numbers processed at once

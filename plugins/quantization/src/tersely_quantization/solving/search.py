@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely_quantization.weighed import output_errors
+from tersely_quantization.solving.weighed import output_errors
 
 FACTORS = tuple(1 - step / 20 for step in range(11))
 """The shares of the range to try, from the whole to half."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import tersely
-from tersely_quantization.divergence import divergence_range
-from tersely_quantization.histogram import BINS, HistogramObserver
-from tersely_quantization.moving_average import DECAY, MovingAverage
-from tersely_quantization.percentile import SHARE, percentile_range
-from tersely_quantization.squared_error import squared_error_range
+from tersely_quantization.observers.divergence import divergence_range
+from tersely_quantization.observers.histogram import BINS, HistogramObserver
+from tersely_quantization.observers.moving_average import DECAY, MovingAverage
+from tersely_quantization.observers.percentile import SHARE, percentile_range
+from tersely_quantization.observers.squared_error import squared_error_range
 
 
 def make_observer(name: str, options: Mapping[str, Any] | None = None) -> tersely.Observer:

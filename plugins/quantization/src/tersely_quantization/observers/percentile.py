@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely_quantization.histogram import Histogram
+from tersely_quantization.observers.histogram import Histogram
 
 SHARE = 0.9999
 _LARGEST_DENOMINATOR = 10**8  # fits into int64 when multiplied by a count of values

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import tersely
-from tersely_quantization.input_channels import multiply, per_column
-from tersely_quantization.search import whole_range
-from tersely_quantization.weighed import Weighed, observed_by, output_errors, weigh
+from tersely_quantization.solving.input_channels import multiply, per_column
+from tersely_quantization.solving.search import whole_range
+from tersely_quantization.solving.weighed import Weighed, observed_by, output_errors, weigh
 
 _STEPS: Final = 255
 _VARIANCE: Final = 1 / 12

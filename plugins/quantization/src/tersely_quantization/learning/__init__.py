@@ -1,0 +1,1 @@
+"""What quantizers share that learn scales, zero points or roundings by gradients; private."""
