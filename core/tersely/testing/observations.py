@@ -1,4 +1,4 @@
-"""What contracts ask of observations, those of pruners and those of quantizers alike."""
+"""Checks of observations, the same for pruners and quantizers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tersely.testing.contract import expect
 
 
 def added(before: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return what two observations make together where they add up.
+    """Return the sum of two observations.
 
     Args:
         before: one of them.

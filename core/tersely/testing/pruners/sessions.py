@@ -1,4 +1,4 @@
-"""What holds of a pruner in a session: put in force, trained, saved, copied and finished."""
+"""Checks of a pruner in a session: apply masks, train, save, copy and finalize."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ MODULES = ("conv", "grouped", "transposed", "linear")
 
 @attrs.define(eq=False)
 class PrunerSessionChecks(Contract):
-    """Checks that prune a small net as a user does."""
+    """Checks that prune a small net the way a user does."""
 
     def check_training(self) -> None:
-        """Training goes on under the masks and leaves as much masked as before."""
+        """Training under masks leaves the sparsity unchanged."""
         session = self._compressed()
         before, share = session.sparsity(), share_due(session)
         train(session)
         grows = share_due(session) > share
         expect(
             grows or session.sparsity() == before,
-            f"after some steps {session.sparsity()} is masked, before it was {before}",
+            f"the sparsity is {session.sparsity()} after some steps, it was {before}",
         )
 
     def check_regrowing(self) -> None:
-        """What regrows masks without gradients first, and after some steps just as much again."""
+        """Regrowing keeps the sparsity, both before any gradient and after some steps."""
         check_second_masks(self.make(), attach(contract_net(), self.recipe()))
 
     def check_save_and_restore(self) -> None:
-        """A saved session puts the same masks in force again."""
+        """A session restored from disk has the same masks."""
         session = self._compressed()
         other = self._restored(session)
         expect_same_masks(session, other)
         batch = contract_batches()[0]
         same = torch.equal(session.model(batch), other.model(batch))
-        expect(same, "the restored model computes otherwise")
+        expect(same, "the restored model computes different outputs")
 
     def check_resume(self) -> None:
-        """A session that was saved and restored in the middle of training goes on bit for bit."""
+        """A session saved and restored during training continues bit for bit."""
         session = prepare(contract_net(), self.recipe())
         other = self._restored(session)
         for one in (session, other):
@@ -74,10 +74,10 @@ class PrunerSessionChecks(Contract):
         expect_same_masks(session, other)
 
     def check_saved_observations(self) -> None:
-        """A session that was saved after it observed decides alike: no state outside of it."""
+        """A session saved after observing computes the same masks: no state lies outside of it."""
         session = prepare(contract_net(), self.recipe())
         (run,) = session._engines.pruning.runs
-        if run.is_looking_again:  # it needs the batches themselves, which nothing saves
+        if run.is_looking_again:  # it needs the batches themselves, which are not saved
             return
         other = self._restored(session)
         for one in (session, other):
@@ -88,7 +88,10 @@ class PrunerSessionChecks(Contract):
         """A deep copy of the pruned model computes the same."""
         net = self._compressed().model
         batch = contract_batches()[0]
-        expect(torch.equal(copy.deepcopy(net)(batch), net(batch)), "the copy computes otherwise")
+        expect(
+            torch.equal(copy.deepcopy(net)(batch), net(batch)),
+            "the copy computes different outputs",
+        )
 
     def check_compile(self) -> None:
         """torch.compile captures the pruned model as one graph that computes the same."""
@@ -96,23 +99,23 @@ class PrunerSessionChecks(Contract):
         expect_same_compiled(net, contract_batches()[0])
 
     def check_finalize(self) -> None:
-        """The finished model is plain and computes what the pruned one did."""
+        """The finished model has no instruments and computes the same as the pruned one."""
         session = self._compressed()
         batch = contract_batches()[0]
         expected = session.model(batch)
         finished = session.finalize()
         torch.testing.assert_close(finished(batch), expected)
-        expect(has_own_classes(finished), "the finished model still carries instruments or buffers")
+        expect(has_own_classes(finished), "the finished model still has instruments or buffers")
 
     def check_detach(self) -> None:
-        """Detaching gives the dense model back, bit for bit."""
+        """Detaching restores the dense model bit for bit."""
         session = prepare(contract_net(), self.recipe())
         before = {name: value.clone() for name, value in session.model.named_parameters()}
         compress(session)
         dense = session.detach()
         for name, value in dense.named_parameters():
-            expect(torch.equal(value, before[name]), f"{name} did not come back")
-        expect(has_own_classes(dense), "the detached model still carries instruments or buffers")
+            expect(torch.equal(value, before[name]), f"{name} was not restored")
+        expect(has_own_classes(dense), "the detached model still has instruments or buffers")
 
     def recipe(
         self,
@@ -123,7 +126,7 @@ class PrunerSessionChecks(Contract):
         """Return a recipe with one pruning stage for layers of a contract net.
 
         Args:
-            granularity: how a document spells it.
+            granularity: its spelling in a document.
             ratio: the share that is masked; None where the granularity says it.
             modules: the layers.
         """
