@@ -1,4 +1,4 @@
-"""Pruners, and their abilities to observe, learn, change weights and grow by themselves.
+"""Pruners, and their abilities to observe, learn, change weights and control growth.
 
 An algorithm has an ability when it inherits from its class or lists its name in its descriptor
 (see `tersely.contracts.abilities`).

@@ -1,4 +1,4 @@
-"""Parameters that hold infinity or NaN, of which no mask or scale makes anything right."""
+"""Refuses parameters that contain infinity or NaN, which no mask or scale can correct."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def need_finite(bound_targets: Iterable[BoundTarget]) -> None:
         asked.setdefault((dtype, device), []).extend(zip(some, sums, strict=True))
     found = []
     for pairs in asked.values():
-        # A sum is finite only if all values are; it may overflow, so it only acquits. One question
-        # for all of a kind, since the answer of a GPU is waited for.
+        # A finite sum proves that all values are finite; an infinite one may be an overflow. All of
+        # one kind are asked at once, since reading a result from a GPU blocks.
         if not bool(torch.stack([one for _, one in pairs]).isfinite().all()):
             found += [bound for bound, one in pairs if not bool(one.isfinite())]
     _refuse([(bound, wrong) for bound in found if (wrong := _description(bound))])
@@ -96,7 +96,7 @@ def _refuse(wrong: Sequence[tuple[BoundTarget, str]]) -> None:
     if len(wrong) > _SHOWN:
         shown += f"; and {len(wrong) - _SHOWN} more targets"
     raise CalibrationError(
-        f"{shown}; what is infinite or NaN cannot be masked or rounded: load weights that are "
-        "finite, from before training diverged, or leave these targets out",
+        f"{shown}; infinite and NaN values cannot be masked or rounded: load finite weights, from "
+        "before training diverged, or leave these targets out",
         **wrong[0][0].plan.place,
     )

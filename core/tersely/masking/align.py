@@ -53,7 +53,7 @@ def place_kept(
     blocks: Blocks | None = None,
     name: str = "align",
 ) -> Tensor:
-    """Lay an aligned mask over a target.
+    """Expand an aligned mask to the shape of a target.
 
     Args:
         kept: as `align_kept` returns it.

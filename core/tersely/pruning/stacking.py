@@ -29,14 +29,14 @@ SMALL = 1 << 12
 """Up to this many blocks a target is stacked with others."""
 
 FEW = 4
-"""Fewer alike are decided one after the other."""
+"""Fewer similar targets are decided one after the other."""
 
 _AT_A_TIME = 1 << 20  # importances in one stack, so that it takes a few megabytes
 
 
 @attrs.frozen(eq=False)
 class Stack:
-    """Targets that differ in nothing but their importances.
+    """Targets that differ only in their importances.
 
     Attributes:
         ranked: the targets.

@@ -235,7 +235,7 @@ def level_count(bound: BoundTarget) -> int:
 
 
 def range_of(qparams: QParams) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest value that the integers of each block stand for.
+    """Return the smallest and largest value that the integers of each block represent.
 
     Args:
         qparams: scale and zero point.

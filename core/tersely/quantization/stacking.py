@@ -40,7 +40,7 @@ _AT_A_TIME = 1 << 20  # elements in one stack, so that it takes a few megabytes
 def choose_together(
     run: QuantizationRun, bound_targets: Sequence[BoundTarget]
 ) -> dict[BoundTarget, Chosen]:
-    """Choose the scales of small weights that are alike, as the specification does.
+    """Choose the scales of small similar weights, as the specification does.
 
     Args:
         run: the stage.

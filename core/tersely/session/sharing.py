@@ -96,7 +96,7 @@ class Sharing:
                     raise self._error(call, slot, "became the same parameter as", other, _TIED)
             for other in expected:
                 if _held(*other) is not tensor:
-                    raise self._error(call, slot, "no longer is the same as", other, _UNTIED)
+                    raise self._error(call, slot, "is no longer the same as", other, _UNTIED)
             place, memory = before.get(id(tensor), (slot, 0))
             if place not in expected and memory and memory == number_of(tensor):
                 raise self._error(call, slot, "was replaced by the parameter of", place, _MOVED)

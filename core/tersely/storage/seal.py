@@ -48,7 +48,7 @@ def check_length(place: Path, seal: Mapping[str, Json], *, advice: str) -> None:
     if not place.exists():
         raise SessionFileError(f"{place} is missing; {advice}", path=place)
     if not place.is_file():
-        raise SessionFileError(f"{place} is no regular file; {advice}", path=place)
+        raise SessionFileError(f"{place} is not a regular file; {advice}", path=place)
     size = place.stat().st_size
     if size != seal["bytes"]:
         raise SessionFileError(

@@ -30,9 +30,9 @@ def test_modules_of_a_subclass_are_counted_in_one_hint():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Conv2dSame(2, 2, 3), Conv2dSame(2, 2, 3))
     plan = planned(model, {"op_types": ["torch.nn.Conv2d"], "sparse_ratio": 0.5})
     assert plan.hints == (
-        "pruning: 2 modules are not selected, because op_types takes exact types: 2 of "
-        "'Conv2dSame', a subclass of 'torch.nn.Conv2d' ('1' and 1 more); where you mean "
-        "them, name these types in op_types too, with target_names",
+        "pruning: 2 modules are not selected, because op_types matches exact types: 2 of "
+        "'Conv2dSame', a subclass of 'torch.nn.Conv2d' ('1' and 1 more); to include them, add "
+        "these types to op_types, with target_names",
     )
 
 

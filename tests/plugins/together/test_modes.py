@@ -182,8 +182,8 @@ def test_indices_are_no_values_to_quantize(algorithm, dtype):
         use()
 
     assert str(caught.value) == (
-        f"0._input_ holds {dtype}, and only floating-point values are quantized; leave this target "
-        f"out with target_names"
+        f"0._input_ holds {dtype}, but only floating-point values can be quantized; leave this "
+        "target out with target_names"
     )
 
 

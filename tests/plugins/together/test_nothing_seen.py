@@ -88,9 +88,9 @@ def test_magnitude_ranks_where_calibration_shows_nothing(algorithm, unseen):
         mask = session.masks()[f"experts.{name}"]["weight"]
         assert torch.equal(mask, expected_mask(algorithm, raw[name]))
     assert [str(one.message) for one in caught] == [
-        f"calibration showed nothing of {len(names)} targets: no row reached their modules, or all "
-        f"of what they saw or produced was zero; they are ranked by the magnitude of their weights: "
-        f"{rows_of(*names)}; calibrate with batches that reach them"
+        f"calibration observed nothing for {len(names)} targets: no row reached their modules, or "
+        "all of what they saw or produced was zero; they are ranked by the magnitude of their "
+        f"weights: {rows_of(*names)}; calibrate with batches that reach them"
     ]
 
 

@@ -136,7 +136,7 @@ def with_norms() -> nn.Module:
 
 
 IMAGES = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-KEPT = "the preset leaves batch norms layers of their own, which run in floats"
+KEPT = "the preset does not fold batch norms, so they run in floats"
 
 
 def folded(plan: tersely.Plan) -> list[tuple[str, ...]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the comparison as one HTML page too.",
+    help="Also write the comparison as one HTML page.",
 )
 @click.option(
     "--format",

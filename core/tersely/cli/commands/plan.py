@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--example",
     metavar="MODULE:CALLABLE",
-    help="The callable that returns example inputs, for keys that are auto; a job names its own.",
+    help="The callable that returns example inputs, for keys set to auto; a job names its own.",
 )
 @click.option(
     "--format",
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the plan as JSON, for `tersely run --plan`.",
 )
-@click.option("--strict", is_flag=True, help="Treat what matches nothing as an error.")
+@click.option("--strict", is_flag=True, help="Treat names and types that match nothing as errors.")
 @job_plugin_options("file")
 def command(
     file: Path,

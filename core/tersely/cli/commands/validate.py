@@ -40,13 +40,13 @@ from tersely.registry.descriptors import METHODS
 @click.option(
     "--fix",
     is_flag=True,
-    help="Correct what has one right answer: spelling, quotes, misplaced keys.",
+    help="Correct mistakes with one right answer: spelling, quotes, misplaced keys.",
 )
 @job_plugin_options("files")
 def command(files: tuple[str, ...], format_: Format, method: Method | None, fix: bool) -> None:
     """Check recipes, jobs and config lists.
 
-    Prints every problem as FILE:LINE:COLUMN: path: message (hint) with the line it stands on, and
+    Prints every problem as FILE:LINE:COLUMN: path: message (hint) with its line, and
     exits with 1 when there is one. The kind of each file is detected from its content. A job's
     recipe is checked too.
     """

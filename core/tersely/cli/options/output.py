@@ -20,5 +20,5 @@ def output_option(command: Command) -> Command:
     return click.option(
         "--output",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="The file to write, whole or not at all; standard output when it is left out.",
+        help="The file to write, atomically; standard output by default.",
     )(command)

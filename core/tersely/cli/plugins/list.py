@@ -117,7 +117,7 @@ def rows_of(installed: Registry) -> tuple[Row, ...]:
 
 def _remark(record: PluginRecord, overruled: Sequence[str]) -> str:
     if overruled:
-        return f"default targets that do not count: {', '.join(overruled)}"
+        return f"default targets that have no effect: {', '.join(overruled)}"
     return record.reason or "provides no name: it observes, or sets default targets"
 
 

@@ -95,7 +95,7 @@ class Journal:
         return self._values[bound]
 
     def note_parameter(self, module: nn.Module, name: str) -> None:
-        """Note a parameter that is no target.
+        """Note a parameter that is not a target.
 
         Args:
             module: the module that holds it.

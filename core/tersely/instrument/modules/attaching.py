@@ -109,8 +109,9 @@ def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:
     method = method_with_super_of_self(cls)
     if method is not None:
         return (
-            "has a method that calls super() of self.__class__ or type(self), which never ends in "
-            f"a subclass such as tersely makes; write super() without arguments in {method}"
+            "has a method that calls super() of self.__class__ or type(self), which recurses "
+            "without end in a subclass such as the one that tersely creates; write super() without "
+            f"arguments in {method}"
         )
     return None
 
@@ -142,9 +143,9 @@ def _inference_problem(module: nn.Module, instruments: Instruments) -> str | Non
         tensor = tensors.get(name)
         if tensor is not None and tensor.is_inference():
             return (
-                f"has {name!r}, which was made in inference mode, so that nothing can change it; "
-                "attach to copy.deepcopy(model), made outside of inference mode, or build the "
-                "model outside of it"
+                f"has {name!r}, which was created in inference mode and cannot be changed; attach "
+                "to copy.deepcopy(model), made outside of inference mode, or build the model "
+                "outside of it"
             )
     return None
 
@@ -179,7 +180,7 @@ def replace_class(current: type[nn.Module], replacement: type[nn.Module]) -> typ
     """
     if current is replacement or ORIGINAL in current.__dict__:
         return replacement
-    # fully_shard after attach made a class on top of ours; the same class goes on top of theirs.
+    # fully_shard after attach made a class derived from ours; ours is now derived from theirs.
     bases = tuple(replacement if ORIGINAL in base.__dict__ else base for base in current.__bases__)
     body = {
         key: value

@@ -44,7 +44,7 @@ Scales: TypeAlias = "tuple[Tensor, Tensor | None, Tensor | None]"
 
 @attrs.frozen(eq=False)
 class Room:
-    """The buffers of a target that has no scale yet, the same for all targets alike.
+    """The buffers of a target that has no scale yet, shared by all similar targets.
 
     Attributes:
         buffers: name and zeros of each; every module gets tensors of its own, made like these.
@@ -124,7 +124,7 @@ def are_known(module: nn.Module, target: str) -> bool:
 
 
 def _share(module: nn.Module, target: str) -> float:
-    """Return the share of averaged models that had scales: 1 in a model that is no average."""
+    """Return the share of averaged models that had scales: 1 in a model that is not an average."""
     buffers = module._buffers
     scale, share = (buffers.get(state_buffer(target, part)) for part in ("scale", IN_FORCE))
     if scale is None or (share is not None and share.is_meta):
@@ -152,7 +152,7 @@ def scales_of(module: nn.Module, target: str) -> Scales | None:
     if share == 1:
         setattr(module, known_flag(target), True)
         return scale, zero_point, None
-    # A copy that averages goes on averaging, so nothing of it is changed here.
+    # A copy that averages continues to average, so it is not changed here.
     mean = None if zero_point is None or not share else zero_point / share
     return (scale / share, mean, None) if share else None
 
@@ -259,8 +259,8 @@ def settle(module: nn.Module, target: str) -> None:
     levels = buffers.get(state_buffer(target, "levels"))
     if share and levels is not None and not _is_table(levels):
         raise SessionFileError(
-            f"{full_name(module, target)}: its table of levels is {levels.tolist()}, and one has "
-            "two or more finite values, none above the next; average models of which all have "
+            f"{full_name(module, target)}: its table of levels is {levels.tolist()}, but a table "
+            "has two or more finite values in ascending order; average models of which all have "
             "tables of the same type",
             target=full_name(module, target),
         )

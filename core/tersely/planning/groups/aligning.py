@@ -1,4 +1,4 @@
-"""Checks of targets that follow others: sources, circles and dimensions (rule B7)."""
+"""Checks of targets that follow others: sources, cycles and dimensions (rule B7)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _check_circle(target: TargetPlan, draft: Draft, settled: set[int]) -> None:
             circle = members[list(chain).index(id(current)) :]
             names = " -> ".join(one.name for one in [*circle, current])
             draft.problems.append(
-                f"{current.origin.path}: {current.name}: align goes in a circle: {names}"
+                f"{current.origin.path}: {current.name}: align forms a cycle: {names}"
             )
             break
         chain[id(current)] = current

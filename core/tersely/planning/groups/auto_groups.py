@@ -42,9 +42,9 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
     place = f"{stage.path}.dependency_groups"
     if example_inputs is None:
         draft.problems.append(
-            f"{place}: 'auto' runs the model to follow its channels, and there are no example "
-            "inputs; give example_inputs to tersely.plan or tersely.attach, data.example to a "
-            "job, or --example to tersely plan"
+            f"{place}: 'auto' runs the model to follow its channels, but there are no example "
+            "inputs; give example_inputs to tersely.plan or tersely.attach, data.example to a job, "
+            "or --example to tersely plan"
         )
         return
     record = tracer_record()

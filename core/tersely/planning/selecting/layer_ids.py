@@ -1,4 +1,4 @@
-"""Group ids that stand for one group in each repeated block of a model (rule B5.6)."""
+"""Group ids that mean one group in each repeated block of a model (rule B5.6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEYS = ("global_group_id", "dependency_group_id")
 
 
 def spell_layers(draft: Draft) -> None:
-    """Replace ``{layer}`` in group ids by the block that a target stands in.
+    """Replace ``{layer}`` in group ids by the block that a target is in.
 
     Args:
         draft: the plan so far; its targets are replaced, what is wrong is added to its problems.
@@ -46,7 +46,7 @@ def spell_layers(draft: Draft) -> None:
 
 
 def layer_of(module: str) -> str | None:
-    """Return the repeated block that a module is or stands in, or None where it stands in none.
+    """Return the repeated block that a module is or is part of, or None.
 
     Args:
         module: its full name.
