@@ -29,6 +29,7 @@ from tersely.registry.implementation import load_implementation
 from tersely.registry.kinds import EXPORTER
 from tersely.registry.record import Registration
 from tersely.registry.registry import registry
+from tersely.storage.durable import followed
 
 
 @attrs.frozen(kw_only=True)
@@ -197,7 +198,7 @@ def _need_own_ending(place: Path, made: MadeExporter) -> None:
 def _place(path: str | os.PathLike[str], suffix: str) -> Path:
     place = Path(path)
     is_folder = os.fspath(path).endswith(("/", os.sep)) or (suffix and place.is_dir())
-    return (place / f"model{suffix}" if is_folder else place).absolute()
+    return followed((place / f"model{suffix}" if is_folder else place).absolute())
 
 
 @contextmanager

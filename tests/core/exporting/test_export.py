@@ -39,6 +39,16 @@ def test_a_folder_gets_a_file_with_the_ending_of_the_format(session, tmp_path):
     assert session.export("toy_names", f"{tmp_path}/new/").paths == (tmp_path / "new/model.txt",)
 
 
+def test_a_link_stays_and_the_file_to_which_it_leads_is_written(session, tmp_path):
+    (tmp_path / "link.txt").symlink_to("first.txt")
+
+    exported = session.export("toy_names", tmp_path / "link.txt")
+
+    assert exported.paths == (tmp_path / "first.txt",)
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "link.txt").read_text() == (tmp_path / "first.txt").read_text() != ""
+
+
 def test_a_path_with_the_ending_of_another_format_is_refused(session, tmp_path):
     class Face:
         @tersely.hookimpl
