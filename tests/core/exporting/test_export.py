@@ -1,5 +1,7 @@
 """Session.export: refused, written aside, checked, and moved into place."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -111,6 +113,17 @@ def test_the_old_file_stays_when_an_export_fails(session, tmp_path, fails, error
 
     assert place.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["names.txt"]
+
+
+def test_a_failure_on_a_full_disk_is_said_to_be_one(session, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4096))
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        session.export("toy_names", tmp_path / "names.txt", options={"fails": "write"})
+
+    assert caught.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_options_are_a_config_error(session, tmp_path):
