@@ -212,7 +212,8 @@ def _space_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, OSError) or shutil.disk_usage(folder).free >= _LEAST_SPACE:
+        is_said = isinstance(error, OSError) and error.filename is not None
+        if is_said or shutil.disk_usage(folder).free >= _LEAST_SPACE:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent)) from error
 
