@@ -130,15 +130,15 @@ def test_a_longer_table_gives_the_same_values_and_is_read_as_it_was():
 
 
 PROBLEMS = {
-    "a list": ([-1.0, 1.0], "levels are a 1-dim tensor of floats, found list"),
-    "a matrix": (torch.zeros(2, 2), "levels are a 1-dim tensor of floats, found [2, 2]"),
+    "a list": ([-1.0, 1.0], "levels must be a 1-dim tensor of floats, found list"),
+    "a matrix": (torch.zeros(2, 2), "levels must be a 1-dim tensor of floats, found [2, 2]"),
     "one level": (
         torch.zeros(1),
-        "levels are two or more finite values in ascending order",
+        "levels must be two or more finite values in ascending order",
     ),
     "levels that fall": (
         torch.tensor([0.0, 1.0, 0.5]),
-        "levels are two or more finite values in ascending order",
+        "levels must be two or more finite values in ascending order",
     ),
     "more than the type counts": (
         torch.arange(17.0),

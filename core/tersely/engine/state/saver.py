@@ -241,8 +241,7 @@ def check_moments(
             ):
                 raise SessionFileError(
                     f"the saved session has {sorted(found)} of the optimizer of {name} of "
-                    f"{target}, "
-                    f"but {moment!r} is missing, has another shape, or is not finite",
+                    f"{target}, but {moment!r} is missing, has another shape, or is not finite",
                     target=target,
                 )
     _need_to_go_on(make(copies), copies, saved)

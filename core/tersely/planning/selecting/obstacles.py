@@ -118,11 +118,15 @@ def holder_of(module: nn.Module, target: str) -> str | None:
             "torch.nn.utils.parametrize.remove_parametrizations first"
         )
     if f"{target}_orig" in parameters and f"{target}_u" in module._buffers:
-        return "spectral_norm reparametrizes it; call torch.nn.utils.remove_spectral_norm first"
+        return (
+            "it is reparametrized by spectral_norm; call torch.nn.utils.remove_spectral_norm first"
+        )
     if f"{target}_orig" in parameters:
-        return "torch.nn.utils.prune reparametrizes it; call torch.nn.utils.prune.remove first"
+        return (
+            "it is reparametrized by torch.nn.utils.prune; call torch.nn.utils.prune.remove first"
+        )
     if f"{target}_g" in parameters and f"{target}_v" in parameters:
-        return "weight_norm reparametrizes it; call torch.nn.utils.remove_weight_norm first"
+        return "it is reparametrized by weight_norm; call torch.nn.utils.remove_weight_norm first"
     is_computed = isinstance(getattr(type(module), target, None), property)
     if is_computed or isinstance(module.__dict__.get(target), Tensor):
         names = ", ".join(own_names(module)) or "none"
