@@ -143,7 +143,7 @@ class RangeObservers(Observers):
         for number, one in enumerate(self.seen):
             views = [process[number] for process in everyone]
             try:
-                need_seen(one.bound.plan.name, [count for count, _ in views])
+                need_seen(one.bound.plan, [count for count, _ in views])
             except UnreachedError as error:
                 if one.is_required:
                     missing.append(error)

@@ -221,6 +221,7 @@ def _quality(calls: References, model: nn.Module, data: CalibrationData, wanted:
         if not data.batches:
             raise CalibrationError(
                 "a search measures quality by the job's data.evaluate, or by the error of outputs "
-                "on data.calibration; the job has neither"
+                "on data.calibration; the job has neither",
+                path="data",
             )
         return quality_by_output(DenseOutputs.of(model, tuple(data.batches), mask=data.mask))
