@@ -59,7 +59,7 @@ def shrink_what_ended(run: Run) -> None:
         SessionError: it cannot be shrunk.
     """
     if run.attached.due_to_shrink:
-        run.voice.line(f"  {run.attached.shrink().summary}")
+        run.display.line(f"  {run.attached.shrink().summary}")
 
 
 def shrink_the_rest(run: Run) -> Run:
@@ -72,5 +72,5 @@ def shrink_the_rest(run: Run) -> Run:
         SessionError: it cannot be shrunk.
     """
     if run.attached.to_shrink:
-        run.voice.line(f"  {run.attached.shrink().summary}")
+        run.display.line(f"  {run.attached.shrink().summary}")
     return run

@@ -21,7 +21,7 @@ from tersely.jobs.calibrating import calibration_batches, example_inputs
 from tersely.jobs.finished import build_model
 from tersely.jobs.generators import seed_generators
 from tersely.jobs.output.lock import only_run
-from tersely.jobs.progress.voices import watch
+from tersely.jobs.progress.displays import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.planning.resolve import resolve
 from tersely.searching.compressing import CalibrationData
@@ -116,31 +116,34 @@ def search_job(
         storage = storage or f"sqlite:///{folder / STUDY}"
         keep: BestSoFar | None = None
         phases = 4 if wanted.costs == "measured" else 5
-        with watch(console or Console(), phases=phases) as voice:
-            with voice.phase("build the model"):
+        with watch(console or Console(), phases=phases) as display:
+            with display.phase("build the model"):
                 seed_generators(job.seed)
                 model = build_model(job).eval()
-            with voice.phase("measure the dense model"):
+            with display.phase("measure the dense model"):
                 search = _search(job, calls, model, wanted, storage=storage, scratch=Path(scratch))
-                voice.line(f"  {search.quality.name} {search.quality.dense:.6g}")
+                display.line(f"  {search.quality.name} {search.quality.dense:.6g}")
             try:
-                with voice.phase("measure each layer alone"), voice.gauge(title="measured") as tell:
-                    space = search.table(watching=tell, working=voice.working)
-                with voice.phase("search"), voice.gauge(title="trials") as tell:
-                    keep = BestSoFar(job, search, wanted.trials, folder, voice, tell)
+                with (
+                    display.phase("measure each layer alone"),
+                    display.gauge(title="measured") as tell,
+                ):
+                    space = search.table(watching=tell, working=display.working)
+                with display.phase("search"), display.gauge(title="trials") as tell:
+                    keep = BestSoFar(job, search, wanted.trials, folder, display, tell)
                     tell(len(search.store.tried()), wanted.trials)
                     tried = search.run(
                         space, trials=wanted.trials, watching=keep.look, waiting=keep.wait
                     )
                 if wanted.costs == "table":
-                    with voice.phase("measure the best"):
+                    with display.phase("measure the best"):
                         best = keep.write(tried).promising
-                        for setting in voice.track(best, title="settings measured"):
+                        for setting in display.track(best, title="settings measured"):
                             search.measure(setting)
             except KeyboardInterrupt:
                 if keep is not None:
                     keep.tell_interrupted()
-                voice.line("  interrupted; the same command continues here", style="yellow")
+                display.line("  interrupted; the same command continues here", style="yellow")
                 raise
     return keep.write(tried)
 
