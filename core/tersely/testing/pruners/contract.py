@@ -45,14 +45,14 @@ from tersely.testing.pruners.abilities import (
     solve_all,
 )
 from tersely.testing.pruners.budgets import check_granularity_budgets
-from tersely.testing.pruners.sessions import MODULES, PrunerSessionChecks
-from tersely.testing.training import (
+from tersely.testing.pruners.preparing import (
     compress,
     is_new_tensor,
     prepare,
     ranked_targets,
     ranking,
 )
+from tersely.testing.pruners.sessions import MODULES, PrunerSessionChecks
 from tersely.testing.untouched.modules import expect_own, untouched_modules
 from tersely.testing.untouched.random_state import untouched_random_state
 

@@ -13,15 +13,15 @@ from tersely.session.attaching import attach
 from tersely.session.session import Session
 from tersely.testing.contract import expect
 from tersely.testing.models import contract_batches, contract_net
-from tersely.testing.sessions import SessionChecks, expect_plain, restored
-from tersely.testing.training import (
+from tersely.testing.pruners.preparing import (
     check_second_masks,
     compress,
     expect_same_masks,
     prepare,
     share_due,
-    train,
 )
+from tersely.testing.sessions import SessionChecks, expect_plain, restored
+from tersely.testing.training import train
 from tersely.testing.untouched.modules import expect_same_compiled
 
 MODULES = ("conv", "grouped", "transposed", "linear")

@@ -29,7 +29,7 @@ from tersely.testing.models import (
     other_layout,
 )
 from tersely.testing.sessions import SessionChecks, expect_plain, restored
-from tersely.testing.training import train
+from tersely.testing.training import batches_for, train
 from tersely.testing.untouched.modules import expect_same_compiled
 from tersely.testing.untouched.random_state import untouched_random_state
 
@@ -247,8 +247,7 @@ class QuantizerSessionChecks(SessionChecks):
         self, net: ContractNet | NarrowNet, *, is_plain: bool = False, is_whole: bool = False
     ) -> Session:
         session = attach(net, self.recipe(is_plain=is_plain, is_whole=is_whole))
-        dtype = net.linear.weight.dtype
-        session.calibrate([batch.to(dtype) for batch in contract_batches()])
+        session.calibrate(batches_for(net))
         return session
 
     def _moves_factors(self) -> bool:
@@ -257,9 +256,8 @@ class QuantizerSessionChecks(SessionChecks):
 
 def _outputs(session: Session) -> Tensor:
     net = session.model.eval()
-    dtype = next(net.parameters()).dtype
     with torch.no_grad():
-        found: Tensor = net(contract_batches()[0].to(dtype))
+        found: Tensor = net(batches_for(net)[0])
     return found
 
 
