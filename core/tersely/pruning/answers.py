@@ -104,6 +104,18 @@ def check_solution(solution: object, target: PruningTarget, member: Member) -> S
 
 
 def _check_budget(kept: Tensor, target: PruningTarget, member: Member) -> None:
+    decisions = _decisions(kept, target, member)
+    if member.blocks.scope is not None and member.blocks.keep is not None:
+        _check_pattern(decisions, target, member, keep=member.blocks.keep)
+    elif member.ratio is None:
+        return
+    elif member.blocks.scope is not None:
+        _check_scopes(decisions, target, member)
+    else:
+        _check_total(decisions, target, member)
+
+
+def _decisions(kept: Tensor, target: PruningTarget, member: Member) -> Tensor:
     size = member.blocks.size
     decisions = reduce_blocks(kept, size, torch.any)
     if not torch.equal(decisions, reduce_blocks(kept, size, torch.all)):
@@ -112,45 +124,51 @@ def _check_budget(kept: Tensor, target: PruningTarget, member: Member) -> None:
         raise wrong_return(
             target.plan, "a mask that cuts through blocks", f"each {what} kept or masked as a whole"
         )
-    keep, scope = member.blocks.keep, member.blocks.scope
-    if keep is not None and scope is not None:
-        counts = _counts_in_scopes(decisions, member)
-        if not bool((counts == keep).all()):
-            found = int(counts[counts != keep][0])
-            raise wrong_return(
-                target.plan,
-                f"a mask that keeps {found} of some {_scope_size(member)} neighbours",
-                f"{keep} in each",
-            )
-        return
-    if member.ratio is not None and scope is not None:
-        total = _scope_size(member)
-        due = count_masked(member.ratio, total)
-        due = bound_count(due, total, minimum=member.minimum, maximum=member.maximum)
-        left = total - _counts_in_scopes(decisions, member)
-        if not bool((left == due).all()):
-            wrong = f"a mask that leaves out {int(left[left != due][0])} of some {total} blocks"
-            raise wrong_return(target.plan, wrong, f"{due} in each scope, as the config asks")
-        return
-    masked, total = int((~decisions).sum()), decisions.numel()
-    sizes = uneven_sizes(size)
-    if sizes is not None and member.ratio is not None:
+    return decisions
+
+
+def _check_pattern(decisions: Tensor, target: PruningTarget, member: Member, *, keep: int) -> None:
+    counts = _counts_in_scopes(decisions, member)
+    if not bool((counts == keep).all()):
+        found = int(counts[counts != keep][0])
+        raise wrong_return(
+            target.plan,
+            f"a mask that keeps {found} of some {_scope_size(member)} neighbours",
+            f"{keep} in each",
+        )
+
+
+def _check_scopes(decisions: Tensor, target: PruningTarget, member: Member) -> None:
+    total = _scope_size(member)
+    due = _due(member, total)
+    left = total - _counts_in_scopes(decisions, member)
+    if not bool((left == due).all()):
+        wrong = f"a mask that leaves out {int(left[left != due][0])} of some {total} blocks"
+        raise wrong_return(target.plan, wrong, f"{due} in each scope, as the config asks")
+
+
+def _check_total(decisions: Tensor, target: PruningTarget, member: Member) -> None:
+    sizes = uneven_sizes(member.blocks.size)
+    if sizes is not None:
         # Which blocks fit into the budget depends on the algorithm's own order of them.
         elements, whole = int(sizes[~decisions.cpu()].sum()), int(sizes.sum())
-        due = count_masked(member.ratio, whole)
-        due = bound_count(due, whole, minimum=member.minimum, maximum=member.maximum)
+        due = _due(member, whole)
         if elements > due:
             left_out = f"a mask that leaves out {elements} of {whole} elements"
             raise wrong_return(target.plan, left_out, f"no more than {due}, as the config asks")
-    elif member.ratio is not None:
-        due = count_masked(member.ratio, total)
-        due = bound_count(due, total, minimum=member.minimum, maximum=member.maximum)
-        if masked != due:
-            raise wrong_return(
-                target.plan,
-                f"a mask that leaves out {masked} of {total} blocks",
-                f"{due}, as the config asks",
-            )
+        return
+    masked, total = int((~decisions).sum()), decisions.numel()
+    due = _due(member, total)
+    if masked != due:
+        left_out = f"a mask that leaves out {masked} of {total} blocks"
+        raise wrong_return(target.plan, left_out, f"{due}, as the config asks")
+
+
+def _due(member: Member, total: int) -> int:
+    """Return how many of some blocks or elements the target's ratio and bounds mask."""
+    assert member.ratio is not None  # the caller has checked
+    count = count_masked(member.ratio, total)
+    return bound_count(count, total, minimum=member.minimum, maximum=member.maximum)
 
 
 def _counts_in_scopes(decisions: Tensor, member: Member) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -13,6 +14,7 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import AUTO, Stage
 from tersely.errors import PlanError
 from tersely.planning.groups.channel_ties import (
+    Tie,
     is_of_channels,
     ties_of,
     trace_channels,
@@ -73,6 +75,10 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
         draft.hints.append(f"{place}: {remark}")
     if stage.shrink is not None:
         draft.hints.extend(hints_at_heads(stage, targets, ties))
+    _tie(draft, ties, own)
+
+
+def _tie(draft: Draft, ties: Mapping[str, Tie], own: Mapping[str, tuple[int, TargetPlan]]) -> None:
     settings: dict[object, PruningSetting] = {}
     for name, tie in ties.items():
         index, target = own[name]

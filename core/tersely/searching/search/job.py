@@ -13,7 +13,7 @@ import attrs
 from torch import nn
 
 from tersely.calibration.observing import evaluating
-from tersely.document.job import Job
+from tersely.document.job import Export, Job
 from tersely.document.load import load_job
 from tersely.errors import CalibrationError, ConfigError, PlanError, Problem
 from tersely.extras import extra
@@ -35,7 +35,7 @@ from tersely.searching.search.result import SearchResult
 from tersely.searching.search.search import Search
 from tersely.searching.sensitivity.job import beside
 from tersely.searching.trials.study import TrialStore
-from tersely.searching.units import BITS, units_of
+from tersely.searching.units import BITS, Unit, units_of
 from tersely.storage.digests import digest_of_batches, digest_of_data, digest_of_model
 from tersely.storage.durable import make_folder
 
@@ -161,37 +161,20 @@ def _search(
             "search for"
         )
     export = need_cost(wanted.objective, plan, job.export)
-    if wanted.costs == "table" and wanted.objective != "latency":
-        message = f"a table holds latencies of layers, and the objective is {wanted.objective}"
-        hint = "leave --costs out, or use --objective latency"
-        raise ConfigError([Problem("--costs", message, hint)], source="the command line")
-    if math.isnan(wanted.max_drop):
-        problem = Problem(
-            "--max-drop", "found nan, expected a percentage", "write a number such as 1"
-        )
-        raise ConfigError([problem], source="the command line")
+    _need_usable(wanted)
     data = CalibrationData(batches=batches, mask=job.data.mask)
     seed_generators(job.seed)
     quality = _quality(calls, model, data, wanted)
-    subject = {
-        "model": digest_of_model(model),
-        "recipe": digest_of_data(job.recipe.document),
-        "data": digest_of_batches(batches),
-        "evaluation": digest_of_data(
-            [job.data.evaluate, wanted.metric, wanted.is_cost, wanted.by_output]
-        ),
-        "levels": digest_of_data([[unit.key, *map(str, unit.levels)] for unit in units]),
-        "objective": digest_of_data(
-            [wanted.objective, wanted.costs, export and attrs.asdict(export)]
-        ),
-        "max-drop": digest_of_data(wanted.max_drop),
-        "seed": digest_of_data([wanted.seed, job.seed]),
-    }
     store = TrialStore(
         storage,
         names=[unit.key for unit in units],
         levels=[len(unit.levels) for unit in units],
-        subject=subject,
+        subject={
+            "model": digest_of_model(model),
+            "recipe": digest_of_data(job.recipe.document),
+            "data": digest_of_batches(batches),
+            **_digests_of(job, wanted, units, export),
+        },
         seed=wanted.seed,
     )
     consumer = None
@@ -213,6 +196,36 @@ def _search(
         reseed=lambda: seed_generators(job.seed),
         latencies=LatencyTable.of(costing, plan, units, store) if is_looked_up else None,
     )
+
+
+def _need_usable(wanted: Wanted) -> None:
+    problems = []
+    if wanted.costs == "table" and wanted.objective != "latency":
+        message = f"a table holds latencies of layers, and the objective is {wanted.objective}"
+        hint = "leave --costs out, or use --objective latency"
+        problems.append(Problem("--costs", message, hint))
+    if math.isnan(wanted.max_drop):
+        message, hint = "found nan, expected a percentage", "write a number such as 1"
+        problems.append(Problem("--max-drop", message, hint))
+    if problems:
+        raise ConfigError(problems, source="the command line")
+
+
+def _digests_of(
+    job: Job, wanted: Wanted, units: Sequence[Unit], export: Export | None
+) -> dict[str, str]:
+    """Return the digests of what is searched for and how, apart from model, recipe and data."""
+    return {
+        "evaluation": digest_of_data(
+            [job.data.evaluate, wanted.metric, wanted.is_cost, wanted.by_output]
+        ),
+        "levels": digest_of_data([[unit.key, *map(str, unit.levels)] for unit in units]),
+        "objective": digest_of_data(
+            [wanted.objective, wanted.costs, export and attrs.asdict(export)]
+        ),
+        "max-drop": digest_of_data(wanted.max_drop),
+        "seed": digest_of_data([wanted.seed, job.seed]),
+    }
 
 
 def _quality(calls: References, model: nn.Module, data: CalibrationData, wanted: Wanted) -> Quality:
