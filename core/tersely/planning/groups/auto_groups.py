@@ -14,13 +14,13 @@ from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import AUTO, Stage
 from tersely.errors import PlanError
 from tersely.planning.groups.channel_ties import (
-    Tie,
     is_of_channels,
     ties_of,
     trace_channels,
     tracer_record,
 )
 from tersely.planning.groups.kept_by_shrinking import hints_at_heads
+from tersely.planning.groups.regroup import Tie
 from tersely.planning.stages.draft import Draft
 
 
