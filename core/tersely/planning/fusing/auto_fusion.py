@@ -124,7 +124,7 @@ def _run(
         return sole_consumers(model, example_inputs, modules)
     except Exception as error:  # the user's forward may raise anything
         raise PlanError(
-            "fuse_names are found by running the model, which fails with the example inputs: "
+            "the model does not run with the example inputs, as finding fuse_names requires: "
             f"{type(error).__name__}: {error}"
         ) from error
 
