@@ -24,6 +24,7 @@ from tersely.engine.observation.padding import PaddingMask
 from tersely.engine.state.journal import Journal
 from tersely.engine.targets.binding import BoundTarget
 from tersely.engine.targets.by_target import by_target
+from tersely.engine.targets.placing import placing
 from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
@@ -71,6 +72,7 @@ from tersely.shrinking.cutting.refusing import (
     need_plain_model,
 )
 from tersely.shrinking.report import Shrunk
+from tersely.storage.only_writer import only_writer
 from tersely.storage.session_folder import save_session
 from tersely.storage.teacher_cache import TeacherCache, fingerprint_of, read_cache
 from tersely.storage.versions import used_plugins
@@ -224,7 +226,7 @@ class Session:
         """
         need_attached(self._state, "calibrate")
         self._installation.places.need_unchanged("calibrate")
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), placing(self.plan):
             calibrate(self._context, self._engines.all, batches, forward, mask=mask)
         logger(__name__).info("calibrated", step=self.steps)
 
@@ -251,7 +253,8 @@ class Session:
             for engine in self._engines:
                 if is_outdated:
                     engine.outdate()
-                is_outdated = engine.compress(journal) or is_outdated
+                with placing(self.plan, method=engine.method):
+                    is_outdated = engine.compress(journal) or is_outdated
             self._installation.hold()
         self._installation.count()
         warn_of_misses(self, self._record("compress"))
@@ -286,7 +289,10 @@ class Session:
         with no_inference_mode(), Journal() as journal:
             if is_beginning:
                 self._installation.note(journal, is_step=True)
-            changed = [engine.step(steps, journal) for engine in self._engines]
+            changed = []
+            for engine in self._engines:
+                with placing(self.plan, method=engine.method):
+                    changed.append(engine.step(steps, journal))
             if is_beginning:
                 self._installation.hold()
         self._installation.count()
@@ -600,7 +606,8 @@ class Session:
         shrunk are, masks applied, as ``model.safetensors``, for `tersely.load_shrunk`.
 
         Args:
-            directory: a folder; a session saved there before is replaced atomically.
+            directory: a folder; a session saved there before is replaced atomically. Processes that
+                save into the same folder do so one after another, and the last one's stays.
 
         Raises:
             SessionFileError: the folder cannot be written; what was there is untouched.
@@ -608,17 +615,18 @@ class Session:
         need_attached(self._state, "save")
         self._installation.places.need_unchanged("save")
         tensors, data = self.state()
-        if self._cuts:
-            kept = kept_parameters(self._masks("save"))
-            save_weights(self.model, directory, kept=kept)
-        save_session(
-            directory,
-            tensors=tensors,
-            data=data,
-            plan=self.plan.to_dict(),
-            recipe=dict(self.plan.recipe.document),
-            plugins=used_plugins(self.plan),
-        )
+        with only_writer(directory):
+            if self._cuts:
+                kept = kept_parameters(self._masks("save"))
+                save_weights(self.model, directory, kept=kept)
+            save_session(
+                directory,
+                tensors=tensors,
+                data=data,
+                plan=self.plan.to_dict(),
+                recipe=dict(self.plan.recipe.document),
+                plugins=used_plugins(self.plan),
+            )
         logger(__name__).info("saved", path=str(directory), step=self.steps)
 
     def shrink(
