@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import count_blocks, expand_blocks, is_broadcastable
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.targets.binding import Binding, BoundTarget
+from tersely.engine.targets.stacks import kinds_of, stacks_of
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.masks.mask_values import NO_MASK, is_decided
 from tersely.instrument.names import mask_buffer
@@ -188,26 +189,18 @@ def masked_shares(masks: Sequence[tuple[BoundTarget, Tensor]]) -> list[float]:
         masks: each target with its buffer, or bool, True = kept.
     """
     found = [0.0] * len(masks)
-    alike: dict[object, list[int]] = {}
-    for index, (bound, mask) in enumerate(masks):
-        if 0 < mask.numel() <= _SMALL:
-            kind = (mask.shape, mask.dtype, mask.device, bound.is_additive)
-            alike.setdefault(kind, []).append(index)
-        else:
-            found[index] = masked_share(bound, mask)
-    for indices in alike.values():
-        (bound, first), total = masks[indices[0]], masks[indices[0]][1].numel()
-        is_offset = bound.is_additive and first.dtype != torch.bool
-        with torch.no_grad():
-            rows = torch.stack([masks[index][1] for index in indices])
-        counts = rows.reshape(len(indices), -1).count_nonzero(1).tolist()
-        for index, count in zip(indices, counts, strict=True):
-            found[index] = (count if is_offset else total - count) / total
+    tensors = [mask for _, mask in masks]
+    kinds, others = kinds_of(tensors)
+    for position in others:
+        found[position] = masked_share(*masks[position])
+    for positions in kinds:
+        for some, stack in stacks_of(tensors, positions):
+            total, is_binary = stack[0].numel(), stack.dtype == torch.bool
+            counts = stack.view(len(some), -1).count_nonzero(1).tolist()
+            for position, count in zip(some, counts, strict=True):
+                is_offset = not is_binary and masks[position][0].is_additive
+                found[position] = (count if is_offset else total - count) / total
     return found
-
-
-_SMALL = 1 << 12
-"""Up to this many elements a mask is counted with others."""
 
 
 def total_sparsity(masks: Iterable[tuple[BoundTarget, float]]) -> float:

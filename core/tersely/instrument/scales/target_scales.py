@@ -23,7 +23,6 @@ what was averaged, divided by the share, is the average of the scales that were 
 
 from __future__ import annotations
 
-import functools
 from typing import TypeAlias
 
 import attrs
@@ -183,28 +182,17 @@ def _compiled(share: Tensor | None, scale: Tensor, zero_point: Tensor | None) ->
     return torch.where(share > 0, scale / part, 1), mean, share
 
 
-def put_in_force(
-    module: nn.Module, target: str, later: list[tuple[Tensor, Tensor]] | None = None
-) -> None:
+def put_in_force(module: nn.Module, target: str) -> None:
     """Let forward quantize with what the buffers of a target hold.
 
     Args:
         module: an instrumented module.
         target: the parameter's name or the address of the input or output.
-        later: receives a buffer that is still to be written, with its value; by default it is
-            written at once.
     """
     share = module._buffers.get(state_buffer(target, IN_FORCE))
-    if share is not None and later is None:
+    if share is not None:
         share.fill_(1)
-    elif share is not None and later is not None:
-        later.append((share, _one(share.dtype, share.device)))
     module.__dict__[known_flag(target)] = True
-
-
-@functools.lru_cache(maxsize=8)
-def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.ones((), dtype=dtype, device=device)
 
 
 def take_out_of_force(module: nn.Module, target: str) -> None:
