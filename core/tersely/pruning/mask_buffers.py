@@ -65,7 +65,8 @@ def place_masks(binding: Binding, model: nn.Module) -> None:
         empty = alike.get(kind)
         if empty is None:
             empty = alike[kind] = torch.empty(NO_MASK, dtype=kind[0], device=kind[1])
-        place = buffers[name] = torch.empty_like(empty)
+        # Nobody writes to it, so that all of a kind may share their memory, of no bytes.
+        place = buffers[name] = empty.detach()
         if not is_plain:
             for other, attribute in binding.others(target, module):
                 other._buffers[mask_buffer(attribute)] = place
@@ -81,6 +82,7 @@ def modules_of_one_element(binding: Binding, stage: int) -> Iterator[nn.Module]:
     # Attaching comes here with tens of thousands of targets, which nothing has bound yet. They
     # have few shapes, which equal targets share.
     known: dict[tuple[int, int], bool] = {}
+    is_plain = binding.owners.is_plain
     for target, module in zip(binding.plan.targets, binding.modules, strict=True):
         if target.stage != stage:
             continue
@@ -90,7 +92,8 @@ def modules_of_one_element(binding: Binding, stage: int) -> Iterator[nn.Module]:
             is_one = known[key] = _may_have_one_element(target)
         if is_one:
             yield module
-            yield from (other for other, _ in binding.others(target, module))
+            if not is_plain:
+                yield from (other for other, _ in binding.others(target, module))
 
 
 def _may_have_one_element(target: TargetPlan) -> bool:

@@ -62,7 +62,7 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
                 shape = step.cut.kept_shape(plan.shape, channels)
                 follows = is_following and run.is_simulated(bound)
                 room = rooms[key] = room_of(run, attribute, step, shape, like, is_following=follows)
-            room.make(module)
+            room.make((module,))
 
 
 def room_of(

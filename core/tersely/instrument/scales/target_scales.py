@@ -23,6 +23,7 @@ what was averaged, divided by the share, is the average of the scales that were 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import attrs
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from tersely.errors import SessionFileError
 from tersely.instrument.names import full_name, known_flag, state_buffer
+from tersely.instrument.zeros import place_zeros
 
 START = ("start_low", "start_high")
 """Parts that hold the range from before a step; no checkpoint holds them."""
@@ -89,17 +91,17 @@ class Room:
             tuple(state_buffer(target, part) for part in START if is_following),
         )
 
-    def make(self, module: nn.Module) -> None:
-        """Give a module these buffers.
+    def make(self, modules: Sequence[nn.Module]) -> None:
+        """Give modules these buffers.
 
         Args:
-            module: the module.
+            modules: the modules.
         """
-        buffers, zeros_like = module._buffers, torch.zeros_like
         for name, like in self.buffers:
-            buffers[name] = zeros_like(like)
+            place_zeros(modules, name, like)
         if self.transient:
-            module._non_persistent_buffers_set.update(self.transient)
+            for module in modules:
+                module._non_persistent_buffers_set.update(self.transient)
 
 
 def are_known(module: nn.Module, target: str) -> bool:

@@ -46,7 +46,8 @@ def join_targets(plan: Plan, draft: Draft) -> Plan:
         plan: the plan.
         draft: where problems are collected.
     """
-    if not any(is_joined(target) for target in plan.targets):
+    settings = {id(target.setting): target for target in plan.targets}
+    if not any(is_joined(target) for target in settings.values()):
         return plan
     targets = list(plan.targets)
     for places in groups_of(plan.targets):
