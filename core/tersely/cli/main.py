@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -46,6 +47,7 @@ _SUMMARIES: Mapping[str, str] = {
     "migrate": "Rewrite an NNI config list in this specification.",
 }
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FAILED = 1
 _INTERRUPTED = 130
 
@@ -113,6 +115,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader, such as head, has seen enough; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = _FAILED
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise  # of a model's own code, whose place only a traceback shows
+        click.echo(
+            f"tersely: {error.filename or 'a file'} cannot be written: {error.strerror}; free some "
+            "space, or write to another place",
+            err=True,
+        )
         status = _FAILED
     except click.Abort:
         # click turns KeyboardInterrupt into Abort.

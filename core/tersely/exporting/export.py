@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,10 @@ from tersely.registry.implementation import load_implementation
 from tersely.registry.kinds import EXPORTER
 from tersely.registry.record import Registration
 from tersely.registry.registry import registry
+from tersely.storage.durable import followed
+
+_LEAST_SPACE = 1 << 16
+"""The free bytes of a disk below which a failure to write is one of space."""
 
 
 @attrs.frozen(kw_only=True)
@@ -154,7 +160,7 @@ def export_source(
     with scratch_folder(place.parent) as scratch:
         main = scratch / place.name
         steps.begin("write")
-        with _foreign(made.record, "write()"):
+        with _foreign(made.record, "write()"), _space_in(scratch):
             written = [Path(one) for one in made.exporter.write(source, main)]
         need_inside(written, scratch, made.record)
         need_replaceable(written, place.parent, format=made.format)
@@ -197,7 +203,19 @@ def _need_own_ending(place: Path, made: MadeExporter) -> None:
 def _place(path: str | os.PathLike[str], suffix: str) -> Path:
     place = Path(path)
     is_folder = os.fspath(path).endswith(("/", os.sep)) or (suffix and place.is_dir())
-    return (place / f"model{suffix}" if is_folder else place).absolute()
+    return followed((place / f"model{suffix}" if is_folder else place).absolute())
+
+
+@contextmanager
+def _space_in(folder: Path) -> Iterator[None]:
+    """Let whatever a library raises on a full disk be what the system says of it."""
+    try:
+        yield
+    except Exception as error:
+        is_said = isinstance(error, OSError) and error.filename is not None
+        if is_said or shutil.disk_usage(folder).free >= _LEAST_SPACE:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent)) from error
 
 
 @contextmanager

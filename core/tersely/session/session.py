@@ -71,6 +71,7 @@ from tersely.shrinking.cutting.refusing import (
     need_plain_model,
 )
 from tersely.shrinking.report import Shrunk
+from tersely.storage.only_writer import only_writer
 from tersely.storage.session_folder import save_session
 from tersely.storage.teacher_cache import TeacherCache, fingerprint_of, read_cache
 from tersely.storage.versions import used_plugins
@@ -600,7 +601,8 @@ class Session:
         shrunk are, masks applied, as ``model.safetensors``, for `tersely.load_shrunk`.
 
         Args:
-            directory: a folder; a session saved there before is replaced atomically.
+            directory: a folder; a session saved there before is replaced atomically. Processes that
+                save into the same folder do so one after another, and the last one's stays.
 
         Raises:
             SessionFileError: the folder cannot be written; what was there is untouched.
@@ -608,17 +610,18 @@ class Session:
         need_attached(self._state, "save")
         self._installation.places.need_unchanged("save")
         tensors, data = self.state()
-        if self._cuts:
-            kept = kept_parameters(self._masks("save"))
-            save_weights(self.model, directory, kept=kept)
-        save_session(
-            directory,
-            tensors=tensors,
-            data=data,
-            plan=self.plan.to_dict(),
-            recipe=dict(self.plan.recipe.document),
-            plugins=used_plugins(self.plan),
-        )
+        with only_writer(directory):
+            if self._cuts:
+                kept = kept_parameters(self._masks("save"))
+                save_weights(self.model, directory, kept=kept)
+            save_session(
+                directory,
+                tensors=tensors,
+                data=data,
+                plan=self.plan.to_dict(),
+                recipe=dict(self.plan.recipe.document),
+                plugins=used_plugins(self.plan),
+            )
         logger(__name__).info("saved", path=str(directory), step=self.steps)
 
     def shrink(

@@ -14,16 +14,22 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
     """Write a file so that a crash at any byte leaves the old content or the new one.
 
     Args:
-        path: the file; its folder is made when it is missing.
+        path: the file; its folder is made when it is missing. A link stays, and the file to which
+            it leads is written. What is no file, such as a device, is written as it is.
         data: the whole content; text is written as UTF-8.
 
     Raises:
         OSError: the file cannot be written; the old content is untouched.
     """
+    content = data.encode() if isinstance(data, str) else data
     place = Path(path)
+    if place.exists() and not place.is_file():
+        with place.open("wb") as stream:
+            stream.write(content)
+        return
+    place = followed(place)
     make_folder(place.parent)
     partial = partial_path(place)
-    content = data.encode() if isinstance(data, str) else data
     try:
         with partial.open("wb") as stream:
             stream.write(content)
@@ -34,6 +40,15 @@ def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:
         discard(partial)
         raise
     sync_folder(place.parent)
+
+
+def followed(path: Path) -> Path:
+    """Return where a link leads, as opening it would, or the path itself when it is no link.
+
+    Args:
+        path: a file or a folder, which need not exist.
+    """
+    return path.resolve() if path.is_symlink() else path
 
 
 def partial_path(path: Path) -> Path:

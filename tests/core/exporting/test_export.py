@@ -1,5 +1,7 @@
 """Session.export: refused, written aside, checked, and moved into place."""
 
+import shutil
+
 import pytest
 import torch
 from torch import nn
@@ -37,6 +39,16 @@ def test_what_was_written_is_told(session, tmp_path):
 def test_a_folder_gets_a_file_with_the_ending_of_the_format(session, tmp_path):
     assert session.export("toy_names", tmp_path).paths == (tmp_path / "model.txt",)
     assert session.export("toy_names", f"{tmp_path}/new/").paths == (tmp_path / "new/model.txt",)
+
+
+def test_a_link_stays_and_the_file_to_which_it_leads_is_written(session, tmp_path):
+    (tmp_path / "link.txt").symlink_to("first.txt")
+
+    exported = session.export("toy_names", tmp_path / "link.txt")
+
+    assert exported.paths == (tmp_path / "first.txt",)
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "link.txt").read_text() == (tmp_path / "first.txt").read_text() != ""
 
 
 def test_a_path_with_the_ending_of_another_format_is_refused(session, tmp_path):
@@ -101,6 +113,17 @@ def test_the_old_file_stays_when_an_export_fails(session, tmp_path, fails, error
 
     assert place.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["names.txt"]
+
+
+def test_a_failure_on_a_full_disk_is_said_to_be_one(session, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4096))
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        session.export("toy_names", tmp_path / "names.txt", options={"fails": "write"})
+
+    assert caught.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_options_are_a_config_error(session, tmp_path):

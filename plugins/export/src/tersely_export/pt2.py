@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 import tersely
 from tersely.contracts import RunsExport
 from tersely_export.agreement import compare, tensors_of
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class _ErrorsAtTheEnd(io.BytesIO):
+    """A stream that keeps an error of writing, since PyTorch's archives end the process for one.
+
+    Attributes:
+        error: the first error; nothing is written after it.
+    """
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        super().__init__()
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Write data and return its length, also where nothing was written."""
+        view = memoryview(data).cast("B")
+        written = 0
+        while self.error is None and written < len(view):
+            try:
+                written += self._file.write(view[written:]) or 0
+            except OSError as error:
+                self.error = error
+        return len(view)
 
 
 class Pt2(RunsExport):
@@ -26,8 +55,11 @@ class Pt2(RunsExport):
             source: the session.
             path: the file.
         """
-        with path.open("wb") as stream:
+        with path.open("wb", buffering=0) as file:
+            stream = _ErrorsAtTheEnd(file)
             torch.export.save(source.program, stream)
+            if stream.error is not None:
+                raise stream.error
         return [path]
 
     def check(self, source: tersely.ExportSource, path: Path) -> Mapping[str, object]:
