@@ -6,12 +6,10 @@ the weights one after the other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
-from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.arithmetic.numbered import Numbering
@@ -21,7 +19,7 @@ from tersely.contracts.quantized_forward import Simulates
 from tersely.contracts.quantized_weights import CorrectsBias, Equalizes, SolvesWeights
 from tersely.contracts.quantizer import choose_of
 from tersely.engine.targets.binding import BoundTarget
-from tersely.engine.targets.stacks import FEW, SMALL, kinds_of, stacks_of
+from tersely.engine.targets.stacks import FEW, kinds_of, portions_of
 from tersely.errors import CalibrationError
 from tersely.quantization.chosen import Chosen
 from tersely.quantization.ranges import all_values_of
@@ -45,14 +43,14 @@ def choose_together(run: QuantizationRun, bound_targets: Sequence[BoundTarget]) 
     if choose_of(run.algorithm) is not choose_qparams or _does_more(run):
         return found
     for some in _alike(run, bound_targets):
-        values = all_values_of(some)
-        for positions in kinds_of(values)[0]:
+        raws = [bound.raw for bound in some]
+        for positions in kinds_of(raws)[0]:
             if len(positions) < FEW:
                 continue
-            for members, stack in stacks_of(values, positions):
+            for members in portions_of(positions, raws[positions[0]].numel()):
                 # One at a time, the error names the weight.
                 with suppress(CalibrationError):
-                    found += _choose(run, [some[position] for position in members], stack)
+                    found += _choose(run, [some[position] for position in members])
     return found
 
 
@@ -74,17 +72,14 @@ def _alike(
         is_numbered = isinstance(step.cut.fixed, Numbering)
         if step.grid.has_float_zero_point or step.grid.has_levels or is_numbered:
             continue
-        small = [one for one in some if 0 < math.prod(one.plan.shape or ()) <= SMALL]
-        small = [one for one in small if not one.raw.is_meta]
-        if not run.has_own_observers or all(type(run.observer(one)) is MinMax for one in small):
-            found.append(small)
+        if not run.has_own_observers or all(type(run.observer(one)) is MinMax for one in some):
+            found.append(some)
     return found
 
 
 @torch.no_grad()
-def _choose(
-    run: QuantizationRun, bound_targets: Sequence[BoundTarget], values: Tensor
-) -> list[Chosen]:
+def _choose(run: QuantizationRun, bound_targets: Sequence[BoundTarget]) -> list[Chosen]:
+    values = torch.stack(all_values_of(bound_targets))
     first = bound_targets[0]
     step = run.quantize_step(first)
     size = step.cut.size_of(values[0])

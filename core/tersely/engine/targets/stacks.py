@@ -39,6 +39,18 @@ def kinds_of(tensors: Sequence[Tensor]) -> tuple[list[list[int]], list[int]]:
     return list(alike.values()), others
 
 
+def portions_of(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Yield as many positions at a time as have a few megabytes of values.
+
+    Args:
+        positions: of tensors of one kind.
+        size: how many values each of them has.
+    """
+    at_a_time = max(_AT_A_TIME // max(size, 1), 1)
+    for start in range(0, len(positions), at_a_time):
+        yield positions[start : start + at_a_time]
+
+
 def stacks_of(
     tensors: Sequence[Tensor], positions: Sequence[int]
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
@@ -51,9 +63,7 @@ def stacks_of(
     Yields:
         The positions of some, and a new tensor of shape (as many, *their shape) without a graph.
     """
-    at_a_time = max(_AT_A_TIME // max(tensors[positions[0]].numel(), 1), 1)
-    for start in range(0, len(positions), at_a_time):
-        some = positions[start : start + at_a_time]
+    for some in portions_of(positions, tensors[positions[0]].numel()):
         with torch.no_grad():
             stack = torch.stack([tensors[position] for position in some])
         yield some, stack

@@ -8,7 +8,7 @@ from types import CodeType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tersely.errors import AttachError
@@ -141,7 +141,7 @@ def _inference_problem(module: nn.Module, instruments: Instruments) -> str | Non
     # Of modules that are folded together everything changes, target or not.
     is_folding = instruments.fold is not None or instruments.is_folded or instruments.has_room
     for name in (*parameters, *buffers) if is_folding else instruments.parameters:
-        tensor = parameters.get(name)
+        tensor: Tensor | None = parameters.get(name)
         if tensor is None:
             tensor = buffers.get(name)
         if tensor is not None and tensor.is_inference():

@@ -46,8 +46,9 @@ def join_targets(plan: Plan, draft: Draft) -> Plan:
         plan: the plan.
         draft: where problems are collected.
     """
-    settings = {id(target.setting): target for target in plan.targets}
-    if not any(is_joined(target) for target in settings.values()):
+    if all(stage.method != "distillation" for stage in plan.recipe.stages):
+        return plan
+    if not any(is_joined(target) for target in plan.targets):
         return plan
     targets = list(plan.targets)
     for places in groups_of(plan.targets):
