@@ -14,7 +14,7 @@ import attrs
 from torch import nn
 
 from tersely.shrinking.cutting.apply import Undoing, is_conv1d
-from tersely.shrinking.cutting.held import can_write_held, held_numbers, write_held
+from tersely.shrinking.cutting.held_numbers import can_write_held, held_numbers, write_held
 from tersely.shrinking.graph.program import module_of
 from tersely.shrinking.proving.predict import Literal
 
