@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, resolve_size
 from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.stacks import FEW, SMALL
 from tersely.errors import PlanError, SessionError
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.masking.align import align_kept, place_kept
@@ -17,7 +18,6 @@ from tersely.planning.targets.addresses import INPUT, OUTPUT, parse_address
 from tersely.planning.targets.signature import signature_of
 from tersely.planning.targets.spelling import implementation
 from tersely.pruning.mask_buffers import compact, is_kept, mask_of
-from tersely.pruning.stacking import FEW, SMALL
 
 
 def with_followers(

@@ -38,7 +38,9 @@ class Sharing:
 
     def _note(self) -> None:
         self._ids = self._identities()
-        self._keys = [tuple(module._parameters.keys()) for module in self._modules]
+        # In two lists: a tuple for each module would be as many objects for the garbage collector.
+        self._keys = [key for module in self._modules for key in module._parameters]
+        self._counts = [len(module._parameters) for module in self._modules]
         # No parameter is kept alive that the model has given up, nor does one get a weak reference:
         # torch.utils.swap_tensors, as in moving a model, takes none that has.
         self._memories = Memories(
@@ -117,11 +119,12 @@ class Sharing:
 
     def _slots_before(self) -> dict[int, tuple[_Slot, int]]:
         """Return id -> who held the parameter, and its memory: another may have the id by now."""
-        slots = (
-            (module, key)
-            for module, keys in zip(self._modules, self._keys, strict=True)
-            for key in keys
+        holders = (
+            module
+            for module, count in zip(self._modules, self._counts, strict=True)
+            for _ in range(count)
         )
+        slots = zip(holders, self._keys, strict=True)
         # A copy of a session has noted no memory.
         memories = self._memories.numbers or [0] * len(self._ids)
         noted = zip(self._ids, slots, memories, strict=True)

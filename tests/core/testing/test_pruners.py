@@ -41,6 +41,10 @@ def test_a_good_pruner_may_give_its_scores_away(register):
     check_pruner(register("pruner", "Giving"))
 
 
+def test_a_good_pruner_may_score_stacked_tensors(register):
+    check_pruner(register("pruner", "Stacked"))
+
+
 def test_a_good_pruner_passes_with_options(register):
     power = {"properties": {"power": {"type": "number"}}, "additionalProperties": False}
 

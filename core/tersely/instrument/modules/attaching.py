@@ -8,7 +8,7 @@ from types import CodeType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tersely.errors import AttachError
@@ -83,13 +83,15 @@ def _shown(name: str) -> str:
 def _refuse_problems(
     wanted: Mapping[nn.Module, Instruments], name_of: Callable[[nn.Module], str]
 ) -> None:
-    of_class: dict[tuple[type[nn.Module], bool], str | None] = {}
+    # Modules alike share their instruments.
+    alike: dict[tuple[type[nn.Module], int], tuple[bool, str | None]] = {}
     for module, instruments in wanted.items():
-        has_sites = instruments.has_sites
-        key = (type(module), has_sites)
-        if key not in of_class:
-            of_class[key] = _class_problem(*key)
-        problem = of_class[key] or _problem(module, has_sites=has_sites)
+        key = (type(module), id(instruments))
+        if key not in alike:
+            has_sites = instruments.has_sites
+            alike[key] = (has_sites, _class_problem(type(module), has_sites))
+        has_sites, problem = alike[key]
+        problem = problem or _problem(module, has_sites=has_sites)
         problem = problem or _inference_problem(module, instruments)
         if problem:
             raise AttachError(f"{_shown(name_of(module))} {problem}", target=name_of(module))
@@ -136,11 +138,13 @@ def _problem(module: nn.Module, *, has_sites: bool) -> str | None:
 
 
 def _inference_problem(module: nn.Module, instruments: Instruments) -> str | None:
-    tensors = {**module._parameters, **module._buffers}
+    parameters, buffers = module._parameters, module._buffers
     # Of modules that are folded together everything changes, target or not.
     is_folding = instruments.fold is not None or instruments.is_folded or instruments.has_room
-    for name in tensors if is_folding else instruments.parameters:
-        tensor = tensors.get(name)
+    for name in (*parameters, *buffers) if is_folding else instruments.parameters:
+        tensor: Tensor | None = parameters.get(name)
+        if tensor is None:
+            tensor = buffers.get(name)
         if tensor is not None and tensor.is_inference():
             return (
                 f"has {name!r}, which was created in inference mode and cannot be changed; attach "

@@ -46,6 +46,8 @@ def join_targets(plan: Plan, draft: Draft) -> Plan:
         plan: the plan.
         draft: where problems are collected.
     """
+    if all(stage.method != "distillation" for stage in plan.recipe.stages):
+        return plan
     if not any(is_joined(target) for target in plan.targets):
         return plan
     targets = list(plan.targets)

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import count_blocks
+from tersely.arithmetic.blocks import Blocks, count_blocks
 from tersely.contracts.curvature import ObservesCurvature
 from tersely.contracts.pruner import (
     Learns,
@@ -18,6 +18,7 @@ from tersely.contracts.pruner import (
     ObservesGradients,
     Pruner,
     PruningTarget,
+    ScoresBlocks,
     Solves,
 )
 from tersely.contracts.whole_model import ScoresModel
@@ -143,6 +144,20 @@ class PrunerContract(PrunerSessionChecks):
         for (target, one), (_, other) in zip(first, self._score(turned, net), strict=True):
             same = torch.allclose(one.double(), other.double(), rtol=1e-3, atol=1e-5)
             expect(same, f"{target.name}: its scores change with its memory layout")
+
+    def check_blocks(self) -> None:
+        """A pruner that scores blocks by their values alone scores stacked tensors as each."""
+        pruner = self.make()
+        if not isinstance(pruner, ScoresBlocks):
+            return
+        for target in self._targets(contract_net()):
+            tensor, size = target.tensor.detach(), target.blocks.size
+            if target.blocks.index is not None:
+                continue
+            both = pruner.block_scores(torch.stack([tensor, 2 * tensor]), Blocks((1, *size)))
+            for found, alone in zip(both, (tensor, 2 * tensor), strict=True):
+                same = torch.equal(found, pruner.block_scores(alone, target.blocks))
+                expect(same, f"{target.name}: other scores where tensors are stacked")
 
     def check_narrow(self) -> None:
         """A convolution with one filter and a linear layer with one input are pruned or refused."""
