@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tersely.cli.options.output import layout_option
 from tersely.cli.writing import write_file
 from tersely.errors import SessionFileError
 
@@ -23,14 +24,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the comparison as one HTML page.",
 )
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Tables for people, or JSON.",
-)
+@layout_option("text", "json", help="Tables for people, or JSON.")
 def command(runs: tuple[Path, ...], *, html: Path | None, layout: str) -> None:
     """Compare finished runs: what they measured, how their jobs differ, which layers differ."""
     from tersely.reporting.comparing.compare import compare_runs  # imports torch, as reports do

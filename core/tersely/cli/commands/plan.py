@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from tersely.cli.options.output import layout_option
 from tersely.cli.options.plugin_files import job_plugin_options
 from tersely.cli.writing import write_file
 from tersely.document.reading.source import read_document
@@ -33,14 +34,7 @@ if TYPE_CHECKING:
     metavar="MODULE:CALLABLE",
     help="The callable that returns example inputs, for keys set to auto; a job names its own.",
 )
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["summary", "json"]),
-    default="summary",
-    show_default=True,
-    help="A summary for people, or JSON.",
-)
+@layout_option("summary", "json", help="A summary for people, or JSON.")
 @click.option("--rows", is_flag=True, help="Add a row for each target.")
 @click.option(
     "--out",
