@@ -303,7 +303,7 @@ class SessionFileError(TerselyError, OSError):
 
     Args:
         message: what was found, what was expected, and what to do.
-        path: the file or folder, or None.
+        path: the file or folder, or the URL of a database without its password, or None.
         target: full name of the target or tensor that does not fit, or None.
     """
 

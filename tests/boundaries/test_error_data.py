@@ -14,6 +14,12 @@ CARRYING = {
     and issubclass(cls, (errors.PlacedError, errors.PluginError, errors.SessionFileError))
 } | {"UnreachedError"}
 
+PLACED = {
+    name
+    for name, cls in vars(errors).items()
+    if inspect.isclass(cls) and issubclass(cls, errors.PlacedError)
+}
+
 STRICT = ("instrument", "jobs", "planning", "storage")
 """Parts whose errors concern a target, a file or a plugin, but for those below."""
 
@@ -58,6 +64,19 @@ def test_an_error_that_names_a_target_a_file_or_a_plugin_carries_it(core):
         for source in core
         for call in _errors(source.tree)
         if not call.keywords and NAMED.search(_text(call))
+    ]
+    assert found == []
+
+
+def test_an_error_that_has_a_plan_at_hand_carries_its_entry_and_algorithm_too(core):
+    """``**plan.place`` rather than ``target=plan.name``; a PluginError and a file have no entry."""
+    found = [
+        f"{source.path}:{call.lineno}: {ast.unparse(word.value)}"
+        for source in core
+        for call in _errors(source.tree)
+        if call.func.id in PLACED
+        for word in call.keywords
+        if word.arg == "target" and ast.unparse(word.value).endswith("plan.name")
     ]
     assert found == []
 

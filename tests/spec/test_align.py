@@ -1,14 +1,17 @@
 """Family align: a source's mask and a target, and the mask that follows."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
+from torch import nn
 
 import tersely
 from tersely import PlanError
 from tersely.arithmetic.blocks import Blocks, expand_blocks
 from tersely.masking.align import align_kept, place_kept
 
-CHANNELS_FIRST = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm", "Pool")
+ENTRY = {"op_names": ["layer"], "target_names": ["weight", "_output_"]}
 
 
 def follow(given):
@@ -17,30 +20,41 @@ def follow(given):
     shape = tuple(target["shape"])
     blocks = Blocks(target["size"]) if "size" in target else None
     kept = align_kept(source, given["dims"])
-    first = 0
-    if target["kind"] != "parameter" and not any(t in target["module"] for t in CHANNELS_FIRST):
-        first = -1
-    placed = place_kept(kept, shape, first_dim=first, groups=target.get("groups", 1), blocks=blocks)
+    placed = place_kept(kept, shape, groups=target.get("groups", 1), blocks=blocks)
     if blocks is not None:
         return expand_blocks(placed, blocks.size, shape)
     return placed.expand(shape)
 
 
+def follow_in_session(given, scripted):
+    """Return the mask of a layer's output, for one sample, from a session that prunes its weight."""
+    source, shape = torch.tensor(given["source"]), given["target"]["shape"]
+    if given["target"]["module"] == "Linear":
+        rows, columns = source.shape
+        layer, sample = nn.Linear(columns, rows), (*shape[:-1], columns)
+    else:
+        layer, sample = nn.BatchNorm2d(len(source)), shape
+    scripted.kept = source
+    settings = {
+        "weight": {"sparse_ratio": float((source == 0).float().mean())},
+        "_output_": {"align": {"target_name": "weight", "dims": given["dims"]}},
+    }
+    recipe = {"algorithm": "scripted", "config_list": [{**ENTRY, "target_settings": settings}]}
+    session = tersely.attach(nn.Sequential(OrderedDict(layer=layer)), {"pruning": recipe})
+    session.calibrate([torch.ones(1, *sample)])
+    session.compress()
+    return session.masks()["layer"]["_output_"].expand(shape)
+
+
 @pytest.mark.spec("align")
-def test_align(case):
-    expect = case["expect"]
+def test_align(case, own_algorithms):
+    given, expect = case["given"], case["expect"]
     if "error" in expect:
         with pytest.raises(PlanError) as caught:
-            follow(case["given"])
+            follow(given)
         assert all(word in str(caught.value) for word in expect["error"]), str(caught.value)
-        return
-    assert follow(case["given"]).int().tolist() == expect["kept"]
-
-
-def test_the_runner_knows_which_modules_have_channels_first():
-    settings = tersely.registry().module_settings()
-    for setting in settings:
-        name = setting.module_type.rpartition(".")[2]
-        is_torch_s = setting.module_type.startswith("torch.nn.")
-        if is_torch_s and any(part in name for part in CHANNELS_FIRST):
-            assert setting.channels_first, name
+    elif given["target"]["kind"] == "parameter":
+        assert follow(given).int().tolist() == expect["kept"]
+    else:
+        found = follow_in_session(given, own_algorithms.Scripted)
+        assert found.int().tolist() == expect["kept"]

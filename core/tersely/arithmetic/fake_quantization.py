@@ -27,7 +27,7 @@ from tersely.arithmetic.levels import (
     with_rank,
 )
 from tersely.arithmetic.quantized_types import FLOAT8
-from tersely.arithmetic.reused import empty_like
+from tersely.arithmetic.reused_memory import empty_like
 
 
 def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain numbers alone

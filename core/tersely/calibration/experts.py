@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.calibration.products import Products
+from tersely.calibration.expert_rows import Products
 from tersely.contracts.experts import of_expert
 from tersely.engine.observation.padding import kept_positions
 from tersely.engine.observation.sums import put_of_expert

@@ -146,11 +146,11 @@ def collect_watches(watches: Sequence[Watch], *, unreached: Unreached) -> None:
 
 
 def _unreached(watch: Watch) -> UnreachedError:
-    name = watch.bound.plan.name
+    plan = watch.bound.plan
     return UnreachedError(
-        f"{name}: its module was not called in calibration: no batch reached it, or something "
+        f"{plan.name}: its module was not called in calibration: no batch reached it, or something "
         "reads its weight without calling it; run it, or leave it out",
-        [name],
+        unreached=[plan],
     )
 
 

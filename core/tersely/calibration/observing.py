@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.observation.batches import Forward, run_batch
 from tersely.engine.observation.padding import PaddingMask
 from tersely.engine.processes import gather
@@ -102,12 +103,12 @@ class UnreachedError(CalibrationError):
     """Targets that calibration did not reach, which one error names together.
 
     Attributes:
-        names: the targets' full names.
+        unreached: the targets, the first of which the error carries.
     """
 
-    def __init__(self, message: str, names: Sequence[str]) -> None:
-        super().__init__(message, target=names[0])
-        self.names = tuple(names)
+    def __init__(self, message: str, *, unreached: Sequence[TargetPlan]) -> None:
+        super().__init__(message, **unreached[0].place)
+        self.unreached = tuple(unreached)
 
 
 def refuse_unreached(errors: Sequence[UnreachedError]) -> None:
@@ -121,21 +122,21 @@ def refuse_unreached(errors: Sequence[UnreachedError]) -> None:
     """
     if len(errors) == 1:
         raise errors[0]
-    names = list(dict.fromkeys(name for error in errors for name in error.names))
-    if names:
+    unreached = {plan.name: plan for error in errors for plan in error.unreached}
+    if unreached:
         raise UnreachedError(
-            f"{len(names)} targets were not reached in calibration: {', '.join(names)}; no batch "
-            "reached their modules, or something reads weights or calls forward without calling "
-            "the modules; run them, leave them out, or write unreached in their stage",
-            names,
+            f"{len(unreached)} targets were not reached in calibration: {', '.join(unreached)}; "
+            "no batch reached their modules, or something reads weights or calls forward without "
+            "calling the modules; run them, leave them out, or write unreached in their stage",
+            unreached=list(unreached.values()),
         )
 
 
-def need_seen(name: str, counts: Sequence[int]) -> None:
+def need_seen(plan: TargetPlan, counts: Sequence[int]) -> None:
     """Refuse an input or output that no batch reached.
 
     Args:
-        name: the target's full name.
+        plan: the target.
         counts: how often each process saw it.
 
     Raises:
@@ -144,18 +145,18 @@ def need_seen(name: str, counts: Sequence[int]) -> None:
     for process, count in enumerate(counts):
         if count == 0:
             raise UnreachedError(
-                f"{name} was not seen in calibration{_where(process, counts)}: no batch reached "
-                "it, or something calls its module's forward without calling the module; run it, "
-                "or leave it out",
-                [name],
+                f"{plan.name} was not seen in calibration{_where(process, counts)}: no batch "
+                "reached it, or something calls its module's forward without calling the module; "
+                "run it, or leave it out",
+                unreached=[plan],
             )
 
 
-def need_one_shape(name: str, shapes: Sequence[tuple[int, ...]]) -> None:
+def need_one_shape(plan: TargetPlan, shapes: Sequence[tuple[int, ...]]) -> None:
     """Refuse an input or output whose shape differs between processes.
 
     Args:
-        name: the target's full name.
+        plan: the target.
         shapes: its shape in each process, without the batch.
 
     Raises:
@@ -163,9 +164,9 @@ def need_one_shape(name: str, shapes: Sequence[tuple[int, ...]]) -> None:
     """
     if any(shape != shapes[0] for shape in shapes):
         raise CalibrationError(
-            f"{name} has another shape in each process: {[list(shape) for shape in shapes]} "
+            f"{plan.name} has another shape in each process: {[list(shape) for shape in shapes]} "
             "without the batch; calibrate with one shape",
-            target=name,
+            **plan.place,
         )
 
 

@@ -17,6 +17,7 @@ from tersely.calibration.observing import (
     observe_targets,
     refuse_unreached,
 )
+from tersely.contracts.target_plan import TargetPlan
 from tersely.document.recipe import Stage
 from tersely.engine.observation.observers import Observers
 from tersely.engine.observation.padding import data_of, kept_positions
@@ -34,7 +35,7 @@ class Statistic:
     """Mean absolute value of an input or output; mutable because every batch adds to it.
 
     Attributes:
-        name: the target's full name, for errors.
+        plan: the target, for errors.
         channel_dim: the dimension to keep apart when only channels matter, else None.
         spatial: how many dimensions follow the channels, or None when any may.
         total: sum of absolute values over samples, without the batch; or over everything but
@@ -46,7 +47,7 @@ class Statistic:
 
     place: ClassVar[int] = MASK
 
-    name: str
+    plan: TargetPlan
     channel_dim: int | None
     spatial: int | None = None
     total: Tensor | None = None
@@ -89,10 +90,11 @@ class Statistic:
             self.total = part
         elif self.total.shape != part.shape:
             raise CalibrationError(
-                f"{self.name} changes its shape between batches, from {list(self.total.shape)} to "
-                f"{list(part.shape)} without the batch; calibrate with one shape, or write "
-                "granularity: per_channel, which needs the channels alone to be equal",
-                target=self.name,
+                f"{self.plan.name} changes its shape between batches, from "
+                f"{list(self.total.shape)} to {list(part.shape)} without the batch; calibrate "
+                "with one shape, or write granularity: per_channel, which needs the channels alone "
+                "to be equal",
+                **self.plan.place,
             )
         else:
             self.total = self.total + part
@@ -108,7 +110,7 @@ class Statistic:
         Raises:
             CalibrationError: no value was seen.
         """
-        need_seen(self.name, [0 if self.total is None else self.count])
+        need_seen(self.plan, [0 if self.total is None else self.count])
         assert self.total is not None  # it was seen
         if self.missing is None:
             return self.total / self.count
@@ -129,7 +131,7 @@ def statistic_for(bound: BoundTarget, stages: Sequence[Stage]) -> Statistic:
     info = descriptor_of(stages[bound.plan.stage])
     by_channel = info is not None and meant(bound.plan.pruning.granularity, info).is_by_channel
     spatial = spatial_dims(bound.plan.module_type) if bound.plan.channel_dim == 1 else None
-    return Statistic(bound.plan.name, bound.plan.channel_dim if by_channel else None, spatial)
+    return Statistic(bound.plan, bound.plan.channel_dim if by_channel else None, spatial)
 
 
 @attrs.frozen(eq=False)
@@ -160,11 +162,11 @@ class StatisticObservers(Observers):
         for number, statistic in enumerate(self.statistics.values()):
             views = [seen[number] for seen in everyone]
             try:
-                need_seen(statistic.name, [count for count, _ in views])
+                need_seen(statistic.plan, [count for count, _ in views])
             except UnreachedError as error:
                 missing.append(error)
                 continue
-            need_one_shape(statistic.name, [shape for _, shape in views])
+            need_one_shape(statistic.plan, [shape for _, shape in views])
             if len(everyone) > 1:
                 statistic.count = sum(count for count, _ in views)
                 distributed.all_reduce(statistic.total)
@@ -174,9 +176,9 @@ class StatisticObservers(Observers):
                 distributed.all_reduce(statistic.missing)
             if statistic.total is not None and not bool(statistic.total.isfinite().all()):
                 raise CalibrationError(
-                    f"{statistic.name} had NaN or infinite values in calibration; check the "
+                    f"{statistic.plan.name} had NaN or infinite values in calibration; check the "
                     "batches and the model's weights",
-                    target=statistic.name,
+                    **statistic.plan.place,
                 )
         refuse_unreached(missing)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tersely.distillation.calling import AskedLoss
 from tersely.distillation.learning import Learning
-from tersely.distillation.making import make_pairs
+from tersely.distillation.pairing import make_pairs
 from tersely.distillation.pairs import Pair, Side, links_of
 from tersely.distillation.projection import BIAS, WEIGHT, Projections, check_projections
 from tersely.distillation.states import STATE, check_states

@@ -240,7 +240,9 @@ def check_states(saved: Saved, asked: Mapping[str, AskedLoss], targets: Containe
     known = dict(_saved_shapes(saved))
     for kind, key in saved.parts:
         if kind == STATE and key not in known:
-            raise SessionFileError(f"the saved session has tensors of {key}, and no loss there")
+            raise SessionFileError(
+                f"the saved session has tensors of {key}, and no loss there", target=key
+            )
     for key, shapes in known.items():
         if key not in asked or key not in targets:
             raise SessionFileError(

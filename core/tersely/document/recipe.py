@@ -10,6 +10,9 @@ import attrs
 from tersely.contracts.kinds import Method
 from tersely.json_value import Json
 
+COUNTED_BUDGETS = ("parameters", "macs")
+"""Budgets of global groups that count what shrinking removes (rule B4.7)."""
+
 AUTO: Final = "auto"
 """Written where the graph of the model decides."""
 
@@ -61,6 +64,12 @@ class Entry:
     line: int | None = attrs.field(default=None, eq=False)
     is_preset: bool = False
     implied: tuple[str, ...] = ()
+
+    @property
+    def counts_removal(self) -> bool:
+        """Whether a budget of it counts what shrinking removes, for which the model is run."""
+        settings = (self.shortcuts, *self.target_settings.values())
+        return any(setting.get("budget") in COUNTED_BUDGETS for setting in settings)
 
 
 @attrs.frozen(kw_only=True)

@@ -16,14 +16,14 @@ from torch.export import ExportedProgram
 from tersely.contracts.exporter import Exporter, ExportSource
 from tersely.engine.progress import Steps
 from tersely.errors import BrokenPluginError, ConfigError, ExportError, Problem, TerselyError
-from tersely.exporting.meanings import refused_meanings, refused_numberings
-from tersely.exporting.moving import (
+from tersely.exporting.into_place import (
     move_all,
     need_inside,
     need_replaceable,
     size_of,
 )
 from tersely.exporting.scratch import scratch_folder
+from tersely.exporting.undeclared import refused_meanings, refused_numberings
 from tersely.json_value import Json
 from tersely.log import logger
 from tersely.registry.collect import describe

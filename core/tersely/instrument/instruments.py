@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor, nn
 
-from tersely.arithmetic.reused import Reused
+from tersely.arithmetic.reused_memory import Reused
 from tersely.instrument.scales.padded import PaddingOfCall
 
 

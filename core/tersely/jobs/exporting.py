@@ -18,7 +18,7 @@ from tersely.jobs.finished import finished_job, open_run
 from tersely.jobs.output.folders import is_inside
 from tersely.jobs.output.lock import only_run
 from tersely.jobs.output.record import unreplaced
-from tersely.jobs.progress.voices import watch
+from tersely.jobs.progress.displays import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Run
 from tersely.json_value import Json
@@ -36,10 +36,10 @@ def export(run: Run) -> Run:
     example = _example(run.job, run.calls)
     written = []
     for one in run.job.export:
-        with run.voice.working():
+        with run.display.working():
             found = export_one(run.attached, one, run.folder / FOLDER, example_inputs=example)
         files = ", ".join(path.name for path in found.paths)
-        run.voice.line(f"  {one.format}: {files}, {found.bytes:,} bytes")
+        run.display.line(f"  {one.format}: {files}, {found.bytes:,} bytes")
         written.append(found)
     return attrs.evolve(run, exported=tuple(written))
 
@@ -118,15 +118,15 @@ def export_run(
     place = folder / FOLDER / file_name(made) if output is None else output
     with (
         only_run(folder.absolute()) if is_inside(place, folder) else nullcontext(),
-        watch(console or Console(quiet=True), phases=2) as voice,
+        watch(console or Console(quiet=True), phases=2) as display,
     ):
-        with voice.phase("open the run"):
+        with display.phase("open the run"):
             with unreplaced(folder):
                 job, session = finished_job(folder), open_run(folder)
             with job_imports(job.directory):
                 calls = load_references(job)
                 example = _example(job, calls)
-        with voice.phase("export"), voice.working():
+        with display.phase("export"), display.working():
             return session.export(
                 format,
                 place,

@@ -42,7 +42,7 @@ def build_model(run: Run) -> Run:
             found = f"returned {_kind(built)}, expected a torch.nn.Module"
             raise ConfigError([Problem(path, found)], source=run.job.source)
     count = sum(parameter.numel() for parameter in model.parameters())
-    run.voice.line(f"  {type(model).__name__}, {count:,} parameters")
+    run.display.line(f"  {type(model).__name__}, {count:,} parameters")
     return attrs.evolve(
         run,
         built=model,
@@ -64,7 +64,7 @@ def measure(moment: str) -> Callable[[Run], Run]:
             return run
         values = _metrics(run.calls.evaluate(run.model), moment, source=run.job.source)
         for name, value in values.items():
-            run.voice.line(f"  {split_metric(name)[1]} {value:.6g}")
+            run.display.line(f"  {split_metric(name)[1]} {value:.6g}")
         record = attrs.evolve(run.record, metrics={**run.record.metrics, **values})
         if run.session is not None:
             run.session.metrics.update(values)
@@ -82,7 +82,7 @@ def resolve_plan(run: Run) -> Run:
         resolved = plan(run.model, run.job.recipe, teacher=run.teacher, example_inputs=example)
     if run.reviewed is not None:
         check_unchanged(run.reviewed, resolved)
-    run.voice.line(summarize_plan(resolved, run.model))
+    run.display.line(summarize_plan(resolved, run.model))
     return attrs.evolve(run, resolved=resolved, example=example)
 
 
@@ -134,7 +134,7 @@ def calibrate(run: Run) -> Run:
     """Let the algorithms observe the user's batches."""
     if run.calls.calibration is not None:
         seed_generators(run.job.seed)
-        shown = run.voice.track(
+        shown = run.display.track(
             calibration_batches(run.job, run.calls.calibration), title="batches observed"
         )
         run.attached.calibrate(shown, mask=run.job.data.mask)
@@ -144,7 +144,7 @@ def calibrate(run: Run) -> Run:
 def compress(run: Run) -> Run:
     """Compute masks and scales, put them in force, and keep a checkpoint."""
     if run.attached.is_compressed:
-        run.voice.line("  the training loop has done it")
+        run.display.line("  the training loop has done it")
     else:
         _compress(run)
     shrink_what_ended(run)
@@ -164,7 +164,7 @@ def measure_uncompressed(moment: str) -> Callable[[Run], Run]:
 
 def _compress(run: Run) -> None:
     try:
-        with run.voice.working():
+        with run.display.working():
             run.attached.compress()
     except SessionError as error:
         if run.calls.calibration is not None or "session.calibrate(" not in str(error):
@@ -187,7 +187,7 @@ def train(run: Run) -> Run:
     elif run.calls.train is not None:
         seed_generators(run.job.seed)
         session = run.attached
-        with run.voice.count(lambda: session.steps, title="steps trained"):
+        with run.display.count(lambda: session.steps, title="steps trained"):
             run.calls.train(run.model, session)
         keep_checkpoint(run, "train")
     return run

@@ -14,8 +14,8 @@ from tersely.exporting.export import Exported
 from tersely.jobs.output.checkpoint import save_checkpoint
 from tersely.jobs.output.folders import CHECKPOINT
 from tersely.jobs.output.record import RunRecord, write_record
+from tersely.jobs.progress.displays import Display
 from tersely.jobs.progress.observers import JobObservers
-from tersely.jobs.progress.voices import Voice
 from tersely.jobs.references import References
 from tersely.planning.plan import Plan
 from tersely.reporting.report import Report
@@ -65,7 +65,7 @@ class Run:
         job: what to do.
         calls: the user's callables.
         folder: where everything is written.
-        voice: whom to tell.
+        display: where progress is shown.
         record: what is finished.
         built: the model, once it is built.
         teacher: the teacher, when the job has one.
@@ -84,7 +84,7 @@ class Run:
     job: Job
     calls: References
     folder: Path
-    voice: Voice
+    display: Display
     record: RunRecord
     observers: JobObservers
     built: nn.Module | None = None

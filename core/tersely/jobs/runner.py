@@ -33,8 +33,8 @@ from tersely.jobs.output.record import (
     read_record,
     write_record,
 )
+from tersely.jobs.progress.displays import watch
 from tersely.jobs.progress.observers import job_observers
-from tersely.jobs.progress.voices import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.jobs.run import Phase, Run, remember
 from tersely.jobs.training.optimizing import check_optimizer
@@ -155,14 +155,14 @@ def _carry_out(
     log = logger(__name__)
     log.info("job_started", job=job.source, output=str(job.output), phases=len(steps))
     with (
-        watch(console, phases=len(steps)) as voice,
-        job_observers(job, calls, say=partial(voice.line, style="yellow")) as observers,
+        watch(console, phases=len(steps)) as display,
+        job_observers(job, calls, say=partial(display.line, style="yellow")) as observers,
     ):
         run = Run(
             job=job,
             calls=calls,
             folder=folder,
-            voice=voice,
+            display=display,
             record=record,
             reviewed=reviewed,
             observers=observers,
@@ -171,13 +171,13 @@ def _carry_out(
             begun = time.monotonic()
             log.info("phase_started", phase=phase.title)
             try:
-                with voice.phase(phase.title):
+                with display.phase(phase.title):
                     run = remember(phase.act(run), phase)
             except BaseException as error:
                 log.info("phase_failed", phase=phase.title, error=repr(error))
                 # A loop that fails has kept epochs of which this run does not know yet.
                 known = read_record(folder) or run.record
-                voice.line(_epitaph(job, phase, known, again), style="bold yellow")
+                display.line(_epitaph(job, phase, known, again), style="bold yellow")
                 raise
             log.info("phase_finished", phase=phase.title, seconds=_seconds_since(begun))
         # Before the observers are closed, which may log what was written.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tersely.document.job import Job
-from tersely.document.recipe import AUTO, Entry
-from tersely.document.rules.shrinking import COUNTED
+from tersely.document.recipe import AUTO
 from tersely.jobs.calibrating import example_inputs
 from tersely.jobs.run import Run
 
@@ -39,14 +38,9 @@ def has_use_for_example(job: Job) -> bool:
         stage.shrink
         or stage.dependency_groups
         or any(one.fuse_names == AUTO for one in stage.holders)
-        or any(_counts(one) for one in stage.entries)
+        or any(one.counts_removal for one in stage.entries)
         for stage in job.recipe.stages
     )
-
-
-def _counts(entry: Entry) -> bool:
-    settings = (entry.shortcuts, *entry.target_settings.values())
-    return any(setting.get("budget") in COUNTED for setting in settings)
 
 
 def shrink_what_ended(run: Run) -> None:
@@ -59,7 +53,7 @@ def shrink_what_ended(run: Run) -> None:
         SessionError: it cannot be shrunk.
     """
     if run.attached.due_to_shrink:
-        run.voice.line(f"  {run.attached.shrink().summary}")
+        run.display.line(f"  {run.attached.shrink().summary}")
 
 
 def shrink_the_rest(run: Run) -> Run:
@@ -72,5 +66,5 @@ def shrink_the_rest(run: Run) -> Run:
         SessionError: it cannot be shrunk.
     """
     if run.attached.to_shrink:
-        run.voice.line(f"  {run.attached.shrink().summary}")
+        run.display.line(f"  {run.attached.shrink().summary}")
     return run

@@ -48,18 +48,15 @@ def place_kept(
     kept: Tensor,
     shape: Sequence[int],
     *,
-    first_dim: int = 0,
     groups: int = 1,
     blocks: Blocks | None = None,
     name: str = "align",
 ) -> Tensor:
-    """Lay an aligned mask over a target.
+    """Place an aligned mask on a parameter: dimension d of the mask on dimension d (rule B7.4).
 
     Args:
         kept: as `align_kept` returns it.
         shape: the target's shape.
-        first_dim: the target's dimension that the first of ``kept`` covers, negative from the
-            end; the others follow it.
         groups: of a grouped or transposed convolution, whose weight counts channels per group: a
             mask that is this many times too short is repeated.
         blocks: the target's own granularity; a block is kept when anything of it is. None leaves
@@ -74,16 +71,15 @@ def place_kept(
         PlanError: the mask is longer than the target has dimensions, or of another length.
     """
     rank = len(shape)
-    start = first_dim % rank if rank else 0
-    if start + kept.dim() > rank:
+    if kept.dim() > rank:
         raise PlanError(
-            f"{name}: align.dims covers {kept.dim()} dimensions, the target has "
-            f"{rank - start} from dimension {start} on (shape {list(shape)})",
+            f"{name}: align.dims covers {kept.dim()} dimensions, the target has {rank} "
+            f"(shape {list(shape)})",
             target=name,
         )
-    for offset in range(kept.dim()):
-        kept = _fit(kept, offset, shape[start + offset], groups=groups, name=name)
-    placed = kept.reshape((1,) * start + kept.shape + (1,) * (rank - start - kept.dim()))
+    for dim in range(kept.dim()):
+        kept = _fit(kept, dim, shape[dim], groups=groups, name=name)
+    placed = kept.reshape(kept.shape + (1,) * (rank - kept.dim()))
     return placed if blocks is None else _by_blocks(placed, shape, blocks)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.targets.binding import BoundTarget
 from tersely.engine.targets.by_target import each_by_target, find_bound_target, find_named
 from tersely.errors import SessionError
@@ -131,7 +132,7 @@ def _checked(bound: BoundTarget, mask: Tensor, sample: tuple[int, ...] | None) -
     shape = bound.plan.shape
     if shape is None:
         return _checked_sample(bound, mask, sample)
-    _need_fit(name, mask, shape, exact=shape)
+    _need_fit(bound.plan, mask, shape, exact=shape)
     padded = mask.reshape((1,) * (len(shape) - mask.ndim) + tuple(mask.shape))
     return padded.detach().clone()
 
@@ -142,15 +143,17 @@ def _checked_sample(bound: BoundTarget, mask: Tensor, sample: tuple[int, ...] | 
         shape = sample
         if mask.ndim == 1 and bound.plan.channel_dim == 1:
             shape = sample[:1]
-        _need_fit(bound.plan.name, mask, shape, exact=sample)
+        _need_fit(bound.plan, mask, shape, exact=sample)
     return mask.detach().clone()
 
 
-def _need_fit(name: str, mask: Tensor, shape: tuple[int, ...], *, exact: tuple[int, ...]) -> None:
+def _need_fit(
+    plan: TargetPlan, mask: Tensor, shape: tuple[int, ...], *, exact: tuple[int, ...]
+) -> None:
     lengths = zip(reversed(mask.shape), reversed(shape), strict=False)
     if mask.ndim > len(shape) or any(one not in (1, length) for one, length in lengths):
         raise SessionError(
-            f"{name}: the mask has shape {list(mask.shape)}, expected {list(exact)} or a shape "
-            "that broadcasts to it",
-            target=name,
+            f"{plan.name}: the mask has shape {list(mask.shape)}, expected {list(exact)} or a "
+            "shape that broadcasts to it",
+            **plan.place,
         )

@@ -172,12 +172,15 @@ class Pruning(Engine[PruningRun]):
     def _compress_in_sequence(self, run: PruningRun, steps: int, journal: Journal) -> None:
         batches = self.context.batches
         if batches is None:
-            name = run.bound_targets[0].plan.name if run.bound_targets else "the stage"
+            first = next((one.plan for one in run.bound_targets), None)
+            name = first.name if first else run.stage.path
             raise SessionError(
                 f"{name} is compressed block by block on calibration batches; call "
                 "session.calibrate(batches) before session.compress(), and again in a session "
                 "that was loaded, since batches are not saved with it",
-                target=name,
+                target=first.name if first else None,
+                path=first.origin.path if first else run.stage.path,
+                algorithm=run.stage.algorithm,
             )
 
         def compress(bound_targets: Sequence[BoundTarget]) -> None:

@@ -14,9 +14,9 @@ from tersely.calibration.statistic import Statistic
 from tersely.contracts.experts import of_expert
 from tersely.contracts.pruner import Pruner, PruningTarget
 from tersely.document.recipe import Stage
-from tersely.engine.isolation.foreign import ForeignCall
+from tersely.engine.isolation.foreign import ForeignCall, wrong_return
 from tersely.engine.targets.binding import BoundTarget
-from tersely.errors import PlanError, PluginError, SessionError
+from tersely.errors import PlanError, SessionError
 from tersely.masking.budgets import as_fraction
 from tersely.masking.member import Member
 from tersely.planning.stages.descriptors import descriptor_of
@@ -186,11 +186,10 @@ def importance_of(pruner: Pruner, ranked: Ranked, target: PruningTarget) -> Tens
         return ranked.ordered(scores)
     if scores.shape == shape:
         return sum_blocks(ranked.ordered(scores), size)
-    raise PluginError(
-        f"{algorithm} returned scores of shape {list(scores.shape)} for {target.name}; expected "
+    raise wrong_return(
+        target.plan,
+        f"scores of shape {list(scores.shape)}",
         f"the tensor's shape {list(ranked.shape)} or one score per block, shape {list(counts)}",
-        plugin=target.plan.algorithm,
-        target=target.plan.name,
     )
 
 

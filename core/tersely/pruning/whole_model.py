@@ -52,6 +52,7 @@ def whole_model(context: Context, algorithm: str) -> WholeModel:
             f"{sharded} is sharded, and {algorithm} scores the whole model, which fully_shard() "
             "does not allow; compress before fully_shard()",
             target=sharded,
+            algorithm=algorithm,
         )
     kept = context.batches
     if kept is not None:
@@ -81,7 +82,8 @@ def score_model(
         raise SessionError(
             f"{algorithm} scores the whole model and has to run it for that, and there are no "
             "inputs; call session.calibrate(batches) before session.compress(), also in a "
-            "session that was loaded, or attach with example_inputs=..."
+            "session that was loaded, or attach with example_inputs=...",
+            algorithm=algorithm,
         )
     with undisturbed(whole.module), torch.enable_grad():
         found = _asked(pruner, whole, targets, algorithm=algorithm)

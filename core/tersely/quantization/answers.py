@@ -14,7 +14,8 @@ from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.contracts.quantized_weights import QuantizedWeight
 from tersely.contracts.quantizer import QuantizationTarget
-from tersely.errors import CalibrationError, PlanError, PluginError
+from tersely.engine.isolation.foreign import wrong_return
+from tersely.errors import CalibrationError, PlanError
 
 
 def check_qparams(
@@ -32,19 +33,23 @@ def check_qparams(
         PluginError: they are something else, or lie outside of the grid.
     """
     if not isinstance(found, QParams):
-        raise _wrong(target, f"a {type(found).__name__}{what}", "QParams")
+        raise wrong_return(target.plan, f"a {type(found).__name__}{what}", "QParams")
     expected = 1
     for count in counts:
         expected *= count
     for name, values in (("scales", found.scale), ("zero points", found.zero_point)):
         if values.numel() != expected:
-            raise _wrong(target, f"{name} of shape {list(values.shape)}{what}", f"{list(counts)}")
+            raise wrong_return(
+                target.plan, f"{name} of shape {list(values.shape)}{what}", f"{list(counts)}"
+            )
     if not bool((found.scale.isfinite() & (found.scale > 0)).all()):
-        raise _wrong(target, f"a scale{what} that is not positive", "finite positive scales")
+        raise wrong_return(
+            target.plan, f"a scale{what} that is not positive", "finite positive scales"
+        )
     grid = (found.dtype, found.scheme, found.quant_min, found.quant_max)
     asked = (target.dtype, target.scheme, target.quant_min, target.quant_max)
     if grid != asked:
-        raise _wrong(target, f"the grid {_spelled(grid)}{what}", _spelled(asked))
+        raise wrong_return(target.plan, f"the grid {_spelled(grid)}{what}", _spelled(asked))
     if found.levels is not None:
         found = _with_levels(found, found.levels, target, what)
     elif found.dtype not in FLOAT8:
@@ -68,12 +73,16 @@ def check_solved(solved: object, target: QuantizationTarget) -> QuantizedWeight:
         CalibrationError: the new values are not finite.
     """
     if not isinstance(solved, QuantizedWeight):
-        raise _wrong(target, f"a {type(solved).__name__}", "a tersely.QuantizedWeight or None")
+        raise wrong_return(
+            target.plan, f"a {type(solved).__name__}", "a tersely.QuantizedWeight or None"
+        )
     shape = tuple(target.plan.shape or ()) if target.tensor is None else target.tensor.shape
     if tuple(solved.tensor.shape) != tuple(shape):
-        raise _wrong(target, f"values of shape {list(solved.tensor.shape)}", f"{list(shape)}")
+        raise wrong_return(
+            target.plan, f"values of shape {list(solved.tensor.shape)}", f"{list(shape)}"
+        )
     if not solved.tensor.is_floating_point():
-        raise _wrong(target, f"values of dtype {solved.tensor.dtype}", "floats")
+        raise wrong_return(target.plan, f"values of dtype {solved.tensor.dtype}", "floats")
     if not bool(solved.tensor.sum().isfinite()):
         raise CalibrationError(
             f"{target.name}: {target.plan.algorithm} found values that are not finite; calibrate "
@@ -92,7 +101,9 @@ def _with_own_levels(solved: QuantizedWeight, target: QuantizationTarget) -> obj
         return qparams
     other = qparams.levels
     if other is not None and not (isinstance(own, Tensor) and torch.equal(own.to(other), other)):
-        raise _wrong(target, "two tables of levels in solve()", "one, in levels or in qparams")
+        raise wrong_return(
+            target.plan, "two tables of levels in solve()", "one, in levels or in qparams"
+        )
     return qparams.evolve(levels=own)
 
 
@@ -111,16 +122,16 @@ def check_simulated(
         PluginError: the shape or dtype is another one, or finite values became something else.
     """
     if not isinstance(simulated, Tensor):
-        raise _wrong(target, f"a {type(simulated).__name__} in {what}", "a tensor")
+        raise wrong_return(target.plan, f"a {type(simulated).__name__} in {what}", "a tensor")
     found, expected = (tuple(simulated.shape), simulated.dtype), (tuple(value.shape), value.dtype)
     if found != expected:
-        raise _wrong(
-            target,
+        raise wrong_return(
+            target.plan,
             f"{found[1]} of shape {list(found[0])} in {what}",
             f"{expected[1]} of shape {list(expected[0])}",
         )
     if bool(value.isfinite().all()) and not bool(simulated.isfinite().all()):
-        raise _wrong(target, f"values in {what} that are not finite", "finite values")
+        raise wrong_return(target.plan, f"values in {what} that are not finite", "finite values")
     return simulated
 
 
@@ -141,25 +152,25 @@ def check_integers(
     """
     if not isinstance(integers, Tensor) or integers.is_floating_point():
         kind = integers.dtype if isinstance(integers, Tensor) else type(integers).__name__
-        raise _wrong(target, f"{kind} in integers()", "a tensor of an integer dtype")
+        raise wrong_return(target.plan, f"{kind} in integers()", "a tensor of an integer dtype")
     if integers.shape != simulated.shape:
-        raise _wrong(
-            target, f"integers of shape {list(integers.shape)}", f"{list(simulated.shape)}"
+        raise wrong_return(
+            target.plan, f"integers of shape {list(integers.shape)}", f"{list(simulated.shape)}"
         )
     if not isinstance(qparams, QParams):
-        raise _wrong(target, f"a {type(qparams).__name__} in integers()", "QParams")
+        raise wrong_return(target.plan, f"a {type(qparams).__name__} in integers()", "QParams")
     inside = qparams.quant_min <= int(integers.min()) and int(integers.max()) <= qparams.quant_max
     if integers.numel() and not inside:
-        raise _wrong(
-            target,
+        raise wrong_return(
+            target.plan,
             f"integers from {int(integers.min())} to {int(integers.max())}",
             f"{qparams.quant_min} to {qparams.quant_max}, as it declares",
         )
     read = dequantize(integers, qparams).to(simulated.dtype)
     if not torch.allclose(read, simulated, rtol=1e-5, atol=0):
         worst = float((read - simulated).abs().max())
-        raise _wrong(
-            target,
+        raise wrong_return(
+            target.plan,
             f"integers that differ from what it simulates by up to {worst:.3g}",
             "the same values",
         )
@@ -168,7 +179,7 @@ def check_integers(
 
 def _with_levels(found: QParams, levels: Tensor, target: QuantizationTarget, what: str) -> QParams:
     if not target.has_levels:
-        raise _wrong(target, f"levels{what}", "none, as it does not declare UsesLevels")
+        raise wrong_return(target.plan, f"levels{what}", "none, as it does not declare UsesLevels")
     problem = levels_problem(levels, target.quant_min, target.quant_max)
     if problem is not None:
         raise PlanError(
@@ -182,7 +193,9 @@ def _with_levels(found: QParams, levels: Tensor, target: QuantizationTarget, wha
 def _zero_point(zero_point: Tensor, target: QuantizationTarget, what: str) -> Tensor:
     if target.has_float_zero_point:
         if not bool(zero_point.isfinite().all()):
-            raise _wrong(target, f"a zero point{what} that is not finite", "finite zero points")
+            raise wrong_return(
+                target.plan, f"a zero point{what} that is not finite", "finite zero points"
+            )
         return zero_point if zero_point.is_floating_point() else zero_point.float()
     _check_whole(zero_point, target, what)
     return zero_point.to(torch.int32) if zero_point.is_floating_point() else zero_point
@@ -193,8 +206,8 @@ def _check_whole(zero_point: Tensor, target: QuantizationTarget, what: str) -> N
     inside = (zero >= target.quant_min) & (zero <= target.quant_max)
     if not bool((inside & (zero == zero.round())).all()):
         found = float(zero[~(inside & (zero == zero.round()))][0])
-        raise _wrong(
-            target,
+        raise wrong_return(
+            target.plan,
             f"the zero point {found:.6g}{what}",
             f"an integer from {target.quant_min} to {target.quant_max}",
         )
@@ -203,11 +216,3 @@ def _check_whole(zero_point: Tensor, target: QuantizationTarget, what: str) -> N
 def _spelled(grid: tuple[str, str, int, int]) -> str:
     dtype, scheme, low, high = grid
     return f"{dtype} {scheme} from {low} to {high}"
-
-
-def _wrong(target: QuantizationTarget, found: str, expected: str) -> PluginError:
-    return PluginError(
-        f"{target.plan.algorithm} returned {found} for {target.name}; expected {expected}",
-        plugin=target.plan.algorithm,
-        target=target.plan.name,
-    )

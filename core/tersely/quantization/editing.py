@@ -16,7 +16,7 @@ from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.engine.targets.binding import BoundTarget
 from tersely.engine.targets.by_target import each_by_target, find_bound_target
 from tersely.errors import SessionError
-from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.block_cuts import BlockCut
 from tersely.instrument.scales.quantizing import Grid
 from tersely.quantization.ranges import Seen
 from tersely.quantization.run import QuantizationRun
@@ -151,7 +151,7 @@ def _check_middle(bound: BoundTarget, zero_point: Tensor, grid: Grid) -> None:
 
 
 def _kept_shape(
-    bound: BoundTarget, qparams: QParams, cut: Cut, seen: Seen | None
+    bound: BoundTarget, qparams: QParams, cut: BlockCut, seen: Seen | None
 ) -> tuple[int, ...]:
     """Return the shape in which a target's scale is kept, once what was given is known to fit."""
     found, count = tuple(qparams.scale.shape), qparams.scale.numel()

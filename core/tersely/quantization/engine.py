@@ -229,10 +229,11 @@ class Quantization(Engine[QuantizationRun]):
 
     def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
         if self.context.batches is None:
+            plan = next(iter(self.seen)).plan
             raise SessionError(
-                f"{next(iter(self.seen)).plan.name} was calibrated before the session was loaded, "
-                "and weights or masks have changed since; call session.calibrate(batches) again",
-                target=next(iter(self.seen)).plan.name,
+                f"{plan.name} was calibrated before the session was loaded, and weights or masks "
+                "have changed since; call session.calibrate(batches) again",
+                **plan.place,
             )
         observe_again(self.context, [self._ranges(runs)])
 
@@ -240,11 +241,11 @@ class Quantization(Engine[QuantizationRun]):
         if run.given.issuperset(run.bound_targets):
             return
         if self.context.batches is None:
+            plan = run.bound_targets[0].plan
             raise SessionError(
-                f"{run.bound_targets[0].plan.name} is quantized block by block on calibration "
-                "batches; call session.calibrate(batches) before session.compress()",
-                target=run.bound_targets[0].plan.name,
-                algorithm=run.stage.algorithm,
+                f"{plan.name} is quantized block by block on calibration batches; call "
+                "session.calibrate(batches) before session.compress()",
+                **plan.place,
             )
         compress_in_sequence(
             run, self.context.model, self.context.batches, compress=partial(quantize, run)

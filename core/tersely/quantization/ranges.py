@@ -20,7 +20,7 @@ from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import CalibrationError
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import QUANTIZE
-from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.block_cuts import BlockCut
 from tersely.instrument.scales.quantizing import need_float
 from tersely.instrument.transforms import processed, put
 from tersely.json_value import Json
@@ -44,7 +44,7 @@ class Seen:
     place: ClassVar[int] = QUANTIZE
 
     bound: BoundTarget
-    cut: Cut
+    cut: BlockCut
     observer: Observer
     statistics: dict[str, Tensor] = attrs.field(factory=dict)
     count: int = 0
@@ -143,7 +143,7 @@ class RangeObservers(Observers):
         for number, one in enumerate(self.seen):
             views = [process[number] for process in everyone]
             try:
-                need_seen(one.bound.plan.name, [count for count, _ in views])
+                need_seen(one.bound.plan, [count for count, _ in views])
             except UnreachedError as error:
                 if one.is_required:
                     missing.append(error)

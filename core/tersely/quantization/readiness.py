@@ -30,8 +30,7 @@ def need_scales_to_step(runs: Sequence[QuantizationRun], seen: Mapping[BoundTarg
                 raise SessionError(
                     f"step() found no scale of {bound.plan.name}; call session.compress() "
                     "before the training loop",
-                    target=bound.plan.name,
-                    algorithm=run.stage.algorithm,
+                    **bound.plan.place,
                 )
 
 
@@ -45,8 +44,7 @@ def _need_training_mode(run: QuantizationRun, seen: Mapping[BoundTarget, Seen]) 
         f"step() found no range of {followed[0].plan.name}: the model is in evaluation mode, "
         f"in which {run.stage.algorithm} observes nothing; call model.train() before the "
         "training loop",
-        target=followed[0].plan.name,
-        algorithm=run.stage.algorithm,
+        **followed[0].plan.place,
     )
 
 
@@ -76,8 +74,7 @@ def need_scales_to_finish(
             first = "train some steps in training mode, or " + first
         raise SessionError(
             f"{call}() found no scale of {bound.plan.name}; {first}",
-            target=bound.plan.name,
-            algorithm=run.stage.algorithm,
+            **bound.plan.place,
         )
 
 

@@ -24,8 +24,8 @@ from tersely.engine.isolation.foreign import ForeignCall
 from tersely.engine.run import Run
 from tersely.engine.state.journal import Journal
 from tersely.engine.targets.binding import Binding, BoundTarget
+from tersely.instrument.scales.block_cuts import BlockCut
 from tersely.instrument.scales.by_algorithm import Learned
-from tersely.instrument.scales.cutting import Cut
 from tersely.instrument.scales.padded import PaddingOfCall
 from tersely.instrument.scales.quantizing import Grid, Quantize
 from tersely.instrument.scales.shared_inputs import SharedInputs
@@ -253,7 +253,7 @@ _READERS = frozenset((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
 """Modules that are known to leave their input as it is."""
 
 
-def _is_comparable(bound: BoundTarget, cut: Cut) -> bool:
+def _is_comparable(bound: BoundTarget, cut: BlockCut) -> bool:
     """Tell whether an input may reuse what another module has quantized of its tensor."""
     if bound.plan.kind != "input" or cut.kind != "tensor":
         return False

@@ -12,7 +12,7 @@ from tersely.engine.state.saver import MOVED, Grammar, Parts
 from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionFileError
 from tersely.instrument.names import STATE_PARTS
-from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.block_cuts import BlockCut
 from tersely.instrument.scales.target_scales import IN_FORCE, are_known
 from tersely.quantization.scale_buffers import level_count, read_buffer
 
@@ -56,7 +56,7 @@ def gather_scales(bound_targets: Iterable[BoundTarget]) -> Parts:
     return found
 
 
-def check_scales(bound: BoundTarget, cut: Cut, parts: Mapping[str, Tensor]) -> None:
+def check_scales(bound: BoundTarget, cut: BlockCut, parts: Mapping[str, Tensor]) -> None:
     """Refuse the scale and what belongs to it where they do not fit a target or each other.
 
     Args:
@@ -126,7 +126,7 @@ def check_learned(bound: BoundTarget, parts: Mapping[str, Tensor], scale: Tensor
             _need(bound, name, tensor, is_fine=fits, wanted=f"shape {list(scale.shape)}")
 
 
-def _fits(bound: BoundTarget, cut: Cut, scale: Tensor) -> bool:
+def _fits(bound: BoundTarget, cut: BlockCut, scale: Tensor) -> bool:
     blocks, shape = bound.plan.blocks, bound.plan.shape
     if shape is not None and blocks is not None:
         expected = count_blocks(blocks.size, shape)

@@ -17,7 +17,7 @@ from tersely.document.recipe import Stage
 from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PlanError
 from tersely.instrument.masks.mask_transforms import spatial_dims
-from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.block_cuts import BlockCut
 from tersely.instrument.scales.quantizing import Grid
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.targets.granularity import divide, in_force
@@ -58,7 +58,7 @@ def info_of(plan: TargetPlan, stages: Sequence[Stage]) -> QuantizerInfo:
     return info
 
 
-def cut_of(bound: BoundTarget, stages: Sequence[Stage]) -> Cut:
+def cut_of(bound: BoundTarget, stages: Sequence[Stage]) -> BlockCut:
     """Return how a target is cut into blocks that share a scale.
 
     Args:
@@ -73,16 +73,16 @@ def cut_of(bound: BoundTarget, stages: Sequence[Stage]) -> Cut:
         if plan.blocks is None:
             raise PlanError(f"{plan.name} has no blocks; plan again", **plan.place)
         if all(size == -1 for size in plan.blocks.size):
-            return Cut("tensor")
-        return Cut("fixed", fixed=plan.blocks.size)
+            return BlockCut("tensor")
+        return BlockCut("fixed", fixed=plan.blocks.size)
     info = info_of(plan, stages)
     found = in_force(plan.quantization.granularity, plan.kind, info)
     spatial = spatial_dims(plan.module_type) if plan.channel_dim == 1 else None
     if found.is_whole or found.is_by_channel:
-        return Cut("tensor" if found.is_whole else "channel", plan.channel_dim, spatial)
+        return BlockCut("tensor" if found.is_whole else "channel", plan.channel_dim, spatial)
     if found.is_dynamic:
-        return Cut("token")
-    return Cut("fixed", plan.channel_dim, spatial, size=functools.partial(_size, plan, info))
+        return BlockCut("token")
+    return BlockCut("fixed", plan.channel_dim, spatial, size=functools.partial(_size, plan, info))
 
 
 def _size(plan: TargetPlan, info: QuantizerInfo, sample: tuple[int, ...]) -> tuple[int, ...]:

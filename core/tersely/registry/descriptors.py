@@ -120,7 +120,7 @@ class PrunerInfo(Descriptor):
         needs: what must have happened before scores exist; where it is not stated the abilities
             listed here tell it, or, None, those that the implementation inherits from.
         target_kinds: the kinds of target it can rank.
-        granularities: the granularity names it supports, or None for any.
+        granularities: the granularities it supports, short or qualified, or None for any.
         default_granularity: what ``granularity: default`` means for it, a granularity value or
             one of ``element``, ``row`` (elements, the ratio met in each output channel),
             ``output_channel`` and ``tensor``.
@@ -156,7 +156,7 @@ class QuantizerInfo(Descriptor):
         needs: what must have happened before scales exist; where it is not stated the abilities
             listed here tell it, or, None, those that the implementation inherits from.
         target_kinds: the kinds of target it can quantize.
-        granularities: the granularity names it supports, or None for any.
+        granularities: the granularities it supports, short or qualified, or None for any.
         default_granularity: what ``granularity: default`` means for it.
         default_scheme: the scheme used where a config gives none.
     """

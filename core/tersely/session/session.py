@@ -24,6 +24,7 @@ from tersely.engine.observation.padding import PaddingMask
 from tersely.engine.state.journal import Journal
 from tersely.engine.targets.binding import BoundTarget
 from tersely.engine.targets.by_target import by_target
+from tersely.engine.targets.placing import placing
 from tersely.errors import SessionError
 from tersely.exporting.export import Exported, export_source, make_exporter
 from tersely.exporting.program import make_program
@@ -225,7 +226,7 @@ class Session:
         """
         need_attached(self._state, "calibrate")
         self._installation.places.need_unchanged("calibrate")
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), placing(self.plan):
             calibrate(self._context, self._engines.all, batches, forward, mask=mask)
         logger(__name__).info("calibrated", step=self.steps)
 
@@ -252,7 +253,8 @@ class Session:
             for engine in self._engines:
                 if is_outdated:
                     engine.outdate()
-                is_outdated = engine.compress(journal) or is_outdated
+                with placing(self.plan, method=engine.method):
+                    is_outdated = engine.compress(journal) or is_outdated
             self._installation.hold()
         self._installation.count()
         warn_of_misses(self, self._record("compress"))
@@ -287,7 +289,10 @@ class Session:
         with no_inference_mode(), Journal() as journal:
             if is_beginning:
                 self._installation.note(journal, is_step=True)
-            changed = [engine.step(steps, journal) for engine in self._engines]
+            changed = []
+            for engine in self._engines:
+                with placing(self.plan, method=engine.method):
+                    changed.append(engine.step(steps, journal))
             if is_beginning:
                 self._installation.hold()
         self._installation.count()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tersely.errors import SessionError
 from tersely.instrument.modules.classes import instruments_of
 from tersely.planning.targets.owners import Owners
-from tersely.session.memories import Memories, number_of
+from tersely.session.parameter_memory import Memories, number_of
 
 _Slot = tuple[nn.Module, str]
 """A module and the name of one of its parameters or buffers."""

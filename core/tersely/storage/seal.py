@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,9 +48,15 @@ def check_length(place: Path, seal: Mapping[str, Json], *, advice: str) -> None:
     """
     if not place.exists():
         raise SessionFileError(f"{place} is missing; {advice}", path=place)
-    if not place.is_file():
+    try:
+        found = place.stat()
+    except OSError as error:
+        raise SessionFileError(
+            f"{place} cannot be read: {error.strerror or error}; {advice}", path=place
+        ) from error
+    if not stat.S_ISREG(found.st_mode):
         raise SessionFileError(f"{place} is no regular file; {advice}", path=place)
-    size = place.stat().st_size
+    size = found.st_size
     if size != seal["bytes"]:
         raise SessionFileError(
             f"{place} has {size} bytes, expected {seal['bytes']}: it is cut off or was changed; "

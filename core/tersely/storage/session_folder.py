@@ -147,9 +147,18 @@ def read_session(directory: str | os.PathLike[str]) -> StoredSession:
     """
     folder = Path(directory)
     document = _read_index(folder)
-    state = document["state"]
+    while True:
+        try:
+            tensors = _read_state(folder, document["state"])
+            break
+        except SessionFileError:
+            # A save that ended in between has removed the tensors of the session before it.
+            newer = _read_index(folder)
+            if newer["state"] == document["state"]:
+                raise
+            document = newer
     return StoredSession(
-        tensors=_read_state(folder, state),
+        tensors=tensors,
         data=document["data"],
         plan=document["plan"],
         recipe=document["recipe"],

@@ -126,30 +126,14 @@ def written_size(tensors: Mapping[str, Tensor]) -> int:
     return _HEAD + -(-len(text) // _ALIGNED) * _ALIGNED + end
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read every tensor of a file into memory that belongs to the caller.
-
-    Args:
-        path: a safetensors file.
-
-    Returns:
-        Name -> tensor on the CPU, also for the further names of a tensor that has several.
-
-    Raises:
-        ValueError: the file is not a safetensors file; the text says why.
-        OSError: it cannot be read.
-    """
-    return tensors_in(path.read_bytes())
-
-
 def tensors_in(content: bytes) -> dict[str, Tensor]:
-    """Return every tensor of a safetensors file that was read as a whole.
+    """Return every tensor of a safetensors file, in memory that belongs to the caller.
 
     Args:
         content: the file's bytes.
 
     Returns:
-        As `read_tensors`.
+        Name -> tensor on the CPU, also for the further names of a tensor that has several.
 
     Raises:
         ValueError: this is not the content of a safetensors file; the text says why.

@@ -9,6 +9,7 @@ from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.json_value import Json
+from tersely.planning.targets.granularity import is_supported
 from tersely.planning.targets.spelling import implementation
 from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
@@ -132,7 +133,7 @@ def granularity_values(info: PrunerInfo) -> list[Json]:
     catalog = registry().granularities
     values: list[Json] = ["default"]
     for name in catalog.names():
-        if info.granularities is None or catalog.info(name).name in info.granularities:
+        if is_supported(catalog.info(name), info):
             values += [value for value in example_values(name) if _works(value)]
     return values
 

@@ -10,35 +10,42 @@ from torch import Tensor
 
 from tersely.contracts.abilities import ObservesInputs, ObservesOutputs, Sums
 from tersely.contracts.pruner import PruningTarget
-from tersely.contracts.quantizer import QuantizationTarget
+from tersely.contracts.quantizer import MergesObservations, QuantizationTarget
 from tersely.testing.contract import expect
+from tersely.testing.tensors import expect_tensors, unwritten
 
 
-def added(before: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return what two observations make together where they add up.
-
-    Args:
-        before: one of them.
-        part: the other one, with the same names.
-    """
-    return {name: before[name] + part[name] for name in before}
-
-
-def expect_tensors(found: object, name: str) -> None:
-    """Check that a plugin returned tensors by name.
+def check_observations_of_batches(
+    algorithm: object, target: PruningTarget | QuantizationTarget
+) -> None:
+    """Check that what is observed of a batch adds up, or merges, and leaves the batch as it is.
 
     Args:
-        found: what it returned.
-        name: the target that it was asked about.
+        algorithm: what observes.
+        target: a weight of a contract net.
 
     Raises:
-        ContractError: it is something else.
+        ContractError: it does not.
     """
-    is_mapping = isinstance(found, Mapping)
-    expect(is_mapping, f"{name}: expected tensors by name, got {type(found).__name__}")
-    for key, value in found.items() if isinstance(found, Mapping) else ():
-        is_tensor = isinstance(value, Tensor)
-        expect(is_tensor, f"{name}: {key!r} is a {type(value).__name__}, expected a tensor")
+    merge = algorithm.merge if isinstance(algorithm, MergesObservations) else _added
+    for observe, values in observers(algorithm, target):
+        with unwritten(values, f"{target.name}: the batch"):
+            whole = observe(values, target)
+        expect_tensors(whole, target.name)
+        first, second = (observe(part, target) for part in torch.split(values, 2))
+        joined = merge(dict(first), second)
+        for name, tensor in whole.items():
+            same = name in joined and torch.allclose(
+                joined[name].double(), tensor.double(), rtol=1e-3, atol=1e-5
+            )
+            expect(
+                same,
+                f"{target.name}: {name!r} of a batch is not what its two halves make together",
+            )
+
+
+def _added(before: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {name: before[name] + part[name] for name in before}
 
 
 def observers(

@@ -1,68 +1,19 @@
-"""What contracts do before they look: calibrate, train some steps, and gather what is observed."""
+"""The training loop of contracts: a few steps, as a user would write them."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from tersely.calibration.module_observers import watch_modules
-from tersely.calibration.observing import run_batches
-from tersely.contracts.pruner import Pruner, PruningTarget
-from tersely.contracts.regrowing import ObservesDenseGradients
-from tersely.contracts.whole_model import ScoresModel, WholeModel
-from tersely.engine.observation.batches import call_observed
-from tersely.json_value import Json
-from tersely.pruning.ranking import rank, target_of
-from tersely.pruning.run import PruningRun
-from tersely.pruning.whole_model import score_model
 from tersely.reporting.report import SparsityWarning
-from tersely.session.attaching import attach
 from tersely.session.session import Session
-from tersely.testing.contract import expect
 from tersely.testing.models import contract_batches
 
 STEPS = 3
 """Enough for learned tensors to change from their initial values."""
-
-
-def prepare(net: nn.Module, recipe: Mapping[str, Json]) -> Session:
-    """Return a session whose algorithm has seen what it asks for, just before `compress`.
-
-    Args:
-        net: a contract net; instrumented, and trained a little if the algorithm needs training.
-        recipe: a recipe with one pruning stage.
-    """
-    session = attach(net, recipe)
-    session.calibrate(_batches(net))
-    if _run(session).is_trained:
-        train(session)
-    return session
-
-
-def compress(session: Session) -> None:
-    """Put masks in force; a net as small as this has blocks that no ratio can divide.
-
-    Args:
-        session: a prepared session.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SparsityWarning)
-        session.compress()
-
-
-def share_due(session: Session) -> Fraction:
-    """Return the share of the configured sparsity that is due, less than 1 for what still grows.
-
-    Args:
-        session: a session over a contract net.
-    """
-    return Fraction(_run(session).factor(session.steps))
 
 
 def train(session: Session) -> None:
@@ -73,7 +24,7 @@ def train(session: Session) -> None:
     """
     net = session.model
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
-    batches = _batches(net)
+    batches = batches_for(net)
     for step in range(STEPS):
         outputs = net(batches[step % len(batches)])
         labels = torch.arange(len(outputs), device=outputs.device) % outputs.shape[1]
@@ -86,96 +37,11 @@ def train(session: Session) -> None:
             session.step()
 
 
-def expect_same_masks(session: Session, other: Session) -> None:
-    """Check that a session that was restored has the masks of the one that was saved.
+def batches_for(net: nn.Module) -> list[torch.Tensor]:
+    """Return the batches of contracts in the dtype of a net.
 
     Args:
-        session: the one that was saved.
-        other: the one that was restored.
-
-    Raises:
-        ContractError: names the first target whose mask differs.
+        net: a contract net.
     """
-    restored = other.masks()
-    for module, targets in session.masks().items():
-        for target, mask in targets.items():
-            same = torch.equal(mask, restored[module][target])
-            expect(same, f"{module}.{target}: the restored mask differs")
-
-
-def check_second_masks(pruner: object, session: Session) -> None:
-    """Check that what regrows masks before any step, and then again with masks in force.
-
-    Args:
-        pruner: the algorithm.
-        session: a session over a contract net that has seen nothing.
-
-    Raises:
-        ContractError: they do not leave as much masked.
-    """
-    if not isinstance(pruner, ObservesDenseGradients):
-        return
-    compress(session)
-    before = session.sparsity()
-    train(session)
-    compress(session)
-    after = session.sparsity()
-    expect(after == before, f"the second masks leave {after} masked, the first ones {before}")
-
-
-def ranking(pruner: Any, net: nn.Module, targets: Sequence[PruningTarget]) -> Pruner:
-    """Return what ranks one target after the other: the algorithm, or the scores it has found.
-
-    Args:
-        pruner: the algorithm.
-        net: the contract net that holds the targets.
-        targets: all of its targets.
-    """
-    if not isinstance(pruner, ScoresModel):
-        ranks: Pruner = pruner
-        return ranks
-    return score_model(pruner, WholeModel(net, _batches(net), call=call_observed), targets)
-
-
-def ranked_targets(session: Session) -> list[PruningTarget]:
-    """Return the targets as `importance` sees them, with all that was observed and learned.
-
-    Args:
-        session: a prepared session.
-    """
-    run = _run(session)
-    watches = run.watches(run.bound_targets) if run.is_observing_modules else []
-    with watch_modules(watches):
-        run_batches(session.model, _batches(session.model), None)
-    seen = {watch.bound: watch.sums for watch in watches}
-    return [
-        target_of(
-            rank(bound, {}, session.plan.recipe.stages),
-            observed=seen.get(bound) or run.observed.get(bound),
-            learned=run.learned(bound),
-        )
-        for bound in run.bound_targets
-    ]
-
-
-def is_new_tensor(one: Tensor, other: Tensor, target: PruningTarget) -> bool:
-    """Tell whether scores share no memory with anything that is kept.
-
-    Args:
-        one: the scores of a target.
-        other: its scores from another call.
-        target: the target.
-    """
-    known = (other, target.tensor, *target.observed.values(), *target.learned.values())
-    own = one.untyped_storage().data_ptr()
-    return all(own != tensor.untyped_storage().data_ptr() for tensor in known)
-
-
-def _run(session: Session) -> PruningRun:
-    (run,) = session._engines.pruning.runs
-    return run
-
-
-def _batches(net: nn.Module) -> list[torch.Tensor]:
     dtype = next(net.parameters()).dtype
     return [batch.to(dtype) for batch in contract_batches()]

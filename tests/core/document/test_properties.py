@@ -80,7 +80,12 @@ def test_any_list_is_a_config_list_or_a_config_error(method, data):
 
 
 @QUIET
-@given(st.lists(st.dictionaries(KEYS | st.sampled_from(["quant_types", "quant_bits"]), JSON)))
+@given(
+    st.lists(
+        st.dictionaries(KEYS | st.sampled_from(["quant_types", "quant_bits"]), JSON, max_size=5),
+        max_size=3,
+    )
+)
 def test_any_list_migrates_or_is_a_config_error(data):
     with contextlib.suppress(tersely.ConfigError):
         tersely.migrate(data)

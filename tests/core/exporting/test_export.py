@@ -9,7 +9,7 @@ from torch import nn
 import tersely
 from tersely.engine.progress import telling
 from tersely.errors import BrokenPluginError, ConfigError, ExportError, UnknownPluginError
-from tersely.exporting.moving import move_all
+from tersely.exporting.into_place import move_all
 from tersely.exporting.scratch import scratch_folder
 
 CONFIG = [{"op_types": ["Linear"], "sparse_ratio": 0.5}]

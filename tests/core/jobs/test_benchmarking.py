@@ -11,7 +11,7 @@ from tersely.contracts import RunsExport
 from tersely.errors import ConfigError
 from tersely.jobs.measuring.benchmarking import resized
 from tersely.reporting.report import read_report
-from tersely.storage.tensor_file import read_tensors, written_size
+from tersely.storage.tensor_file import tensors_in, written_size
 
 Run = Callable[..., str]
 
@@ -46,7 +46,7 @@ def test_files_are_measured_on_disk(measured: Any, run: Run) -> None:
     files = read_report(measured.output / "report.json").files
     finished = measured.output / "model.safetensors"
     # The dense model has the same tensors, of which its file would have no digest.
-    dense = written_size(read_tensors(finished))
+    dense = written_size(tensors_in(finished.read_bytes()))
     assert files == {"dense": dense, "model.safetensors": finished.stat().st_size}
     assert not list(measured.output.rglob("dense.safetensors"))
 

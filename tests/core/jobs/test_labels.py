@@ -9,7 +9,7 @@ import torch
 import tersely
 from tersely.errors import CalibrationError, ConfigError
 from tersely.jobs.calibrating import WithoutLabels
-from tersely.jobs.progress.voices import length_of
+from tersely.jobs.progress.displays import length_of
 
 RECIPE = {
     "pruning": {

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,8 +101,24 @@ def search(workshop: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch) -> A
     return search
 
 
-def test_what_is_predicted_from_layers_is_what_the_whole_takes(search: Any) -> None:
-    found = search()
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def whole(kept: dict[str, Any], search: Any, watch: Counting) -> Any:
+    """A search that several tests read, with its readings, what it said and its file."""
+    if not kept:
+        kept["found"] = search()
+        kept["readings"], kept["said"] = watch.readings, search.said.getvalue()
+        kept["file"] = json.loads((search.folder / "found" / "search.json").read_text())
+        watch.readings = 0
+    return SimpleNamespace(**kept)
+
+
+def test_what_is_predicted_from_layers_is_what_the_whole_takes(whole: Any) -> None:
+    found = whole.found
 
     assert found.measured
     for one in found.trials:
@@ -109,21 +126,20 @@ def test_what_is_predicted_from_layers_is_what_the_whole_takes(search: Any) -> N
             assert one.cost == pytest.approx(found.measured[one.setting])
 
 
-def test_a_layer_is_measured_in_full_once_for_each_shape(search: Any, watch: Counting) -> None:
-    found = search()
+def test_a_layer_is_measured_in_full_once_for_each_shape(whole: Any) -> None:
+    found = whole.found
 
-    assert watch.readings == READINGS * (len(found.latencies) + len(found.measured))
+    assert whole.readings == READINGS * (len(found.latencies) + len(found.measured))
     layers = [one["part"] for one in found.latencies.values()]
     # As it is, as an input of fewer channels leaves it, as its own ratio does: 2, 4 or 6 of 8.
     assert "Linear(in_features=6, out_features=8, bias=True)" in layers
     # Two layers of this shape share an entry.
     assert layers.count("Linear(in_features=8, out_features=8, bias=True)") == 1
-    written = json.loads((search.folder / "found" / "search.json").read_text())
-    assert [one["part"] for one in written["latencies"]] == layers
+    assert [one["part"] for one in whole.file["latencies"]] == layers
 
 
-def test_the_best_and_the_best_uniform_are_measured(search: Any) -> None:
-    found = search()
+def test_the_best_and_the_best_uniform_are_measured(whole: Any) -> None:
+    found = whole.found
 
     cheapest = sorted(
         (one for one in found.trials if one.cost is not None), key=lambda one: one.cost
@@ -134,12 +150,10 @@ def test_the_best_and_the_best_uniform_are_measured(search: Any) -> None:
     assert "predicted" in str(found)
 
 
-def test_what_is_only_predicted_is_told_as_such(search: Any) -> None:
-    found = search()
-
-    said = search.said.getvalue()
-    assert "  trial 1: predicted latency " in said
-    assert f"[5/5] measure the best\n  {len(found.promising)} settings measured\n" in said
+def test_what_is_only_predicted_is_told_as_such(whole: Any) -> None:
+    assert "  trial 1: predicted latency " in whole.said
+    promising = len(whole.found.promising)
+    assert f"[5/5] measure the best\n  {promising} settings measured\n" in whole.said
 
 
 def test_what_was_measured_before_is_told_as_it_was_measured(
@@ -171,9 +185,8 @@ def test_a_search_that_goes_on_measures_no_layer_again(search: Any, watch: Count
 
 
 def test_what_the_stopwatch_says_decides_among_those_measured(
-    search: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch
+    whole: Any, search: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [one.setting for one in search("other").trials]
     counted = Counting.ratio
 
     def slower(self: Counting, candidates: Any) -> float:
@@ -185,15 +198,15 @@ def test_what_the_stopwatch_says_decides_among_those_measured(
     monkeypatch.setattr(Counting, "ratio", slower)
     found = search()
 
-    assert [one.setting for one in found.trials] == settings
+    assert [one.setting for one in found.trials] == [one.setting for one in whole.found.trials]
     assert found.measured[found.best.setting] == min(found.measured.values())
     assert found.best.cost > min(one.cost for one in found.trials if one.cost is not None)
 
 
 def test_what_disturbs_one_moment_decides_no_entry(
-    search: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch
+    whole: Any, search: Any, watch: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = search("quiet")
+    undisturbed = whole.found
     counted = Counting.ratio
 
     def disturbed(self: Counting, candidates: Any) -> float:
@@ -201,7 +214,6 @@ def test_what_disturbs_one_moment_decides_no_entry(
         return counted(self, candidates) * (10 if 6 <= watch.readings < 9 else 1)
 
     monkeypatch.setattr(Counting, "ratio", disturbed)
-    watch.readings = 0
     found = search("disturbed")
 
     readings = [one["readings"] for one in found.latencies.values()]

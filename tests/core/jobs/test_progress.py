@@ -8,7 +8,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, IterableDataset
 
 from tersely.engine.progress import Steps, told
-from tersely.jobs.progress.voices import BarVoice, PlainVoice, length_of, watch
+from tersely.jobs.progress.displays import BarDisplay, PlainDisplay, length_of, watch
 
 
 def plain() -> tuple[Console, io.StringIO]:
@@ -21,22 +21,22 @@ def terminal() -> tuple[Console, io.StringIO]:
     return Console(file=stream, width=80, force_terminal=True, color_system="truecolor"), stream
 
 
-def test_a_file_gets_the_plain_voice() -> None:
-    with watch(plain()[0], phases=1) as voice:
-        assert isinstance(voice, PlainVoice)
+def test_a_file_gets_the_plain_display() -> None:
+    with watch(plain()[0], phases=1) as display:
+        assert isinstance(display, PlainDisplay)
 
 
 def test_a_terminal_gets_bars() -> None:
-    with watch(terminal()[0], phases=1) as voice:
-        assert isinstance(voice, BarVoice)
+    with watch(terminal()[0], phases=1) as display:
+        assert isinstance(display, BarDisplay)
 
 
 def test_a_plain_phase_is_one_numbered_line() -> None:
     console, stream = plain()
 
-    with watch(console, phases=2) as voice:
+    with watch(console, phases=2) as display:
         for title in ("build", "train"):
-            with voice.phase(title):
+            with display.phase(title):
                 pass
 
     assert stream.getvalue() == "[1/2] build\n[2/2] train\n"
@@ -46,7 +46,7 @@ def test_a_long_line_stays_whole_in_a_file() -> None:
     console, stream = plain()
     text = "word " * 30 + "[red]"
 
-    PlainVoice(console, phases=1).line(text)
+    PlainDisplay(console, phases=1).line(text)
 
     assert stream.getvalue() == f"{text}\n"
 
@@ -54,7 +54,7 @@ def test_a_long_line_stays_whole_in_a_file() -> None:
 def test_plain_tracking_yields_everything_and_counts() -> None:
     console, stream = plain()
 
-    seen = list(PlainVoice(console, phases=1).track(iter("abc"), title="batches observed"))
+    seen = list(PlainDisplay(console, phases=1).track(iter("abc"), title="batches observed"))
 
     assert seen == ["a", "b", "c"]
     assert stream.getvalue() == "  3 batches observed\n"
@@ -64,7 +64,7 @@ def test_a_plain_count_is_told_at_the_end() -> None:
     console, stream = plain()
     steps = [1]
 
-    with PlainVoice(console, phases=1).count(lambda: steps[0], title="steps trained"):
+    with PlainDisplay(console, phases=1).count(lambda: steps[0], title="steps trained"):
         steps[0] = 5
 
     assert stream.getvalue() == "  5 steps trained\n"
@@ -73,7 +73,7 @@ def test_a_plain_count_is_told_at_the_end() -> None:
 def test_a_finished_phase_leaves_a_line_above_the_bars() -> None:
     console, stream = terminal()
 
-    with watch(console, phases=1) as voice, voice.phase("train"):
+    with watch(console, phases=1) as display, display.phase("train"):
         pass
 
     assert "done " in stream.getvalue()
@@ -83,11 +83,11 @@ def test_a_finished_phase_leaves_a_line_above_the_bars() -> None:
 def test_bars_count_batches_and_steps() -> None:
     console, stream = terminal()
 
-    with watch(console, phases=1) as voice:
-        seen = list(voice.track([1, 2], title="batches observed"))
-        with voice.count(lambda: 42, title="steps trained"):
-            assert isinstance(voice, BarVoice)
-            voice._bars.refresh()
+    with watch(console, phases=1) as display:
+        seen = list(display.track([1, 2], title="batches observed"))
+        with display.count(lambda: 42, title="steps trained"):
+            assert isinstance(display, BarDisplay)
+            display._bars.refresh()
 
     assert seen == [1, 2]
     assert "42" in stream.getvalue()
@@ -97,7 +97,7 @@ def test_a_phase_that_fails_leaves_no_line_of_success() -> None:
     console, stream = terminal()
 
     def fail() -> None:
-        with watch(console, phases=1) as voice, voice.phase("train"):
+        with watch(console, phases=1) as display, display.phase("train"):
             raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
@@ -110,7 +110,7 @@ def test_a_note_is_told_instead_of_the_count_and_as_it_is_at_the_end() -> None:
     console, stream = plain()
     loss = [0.0]
 
-    for value in PlainVoice(console, phases=1).track(
+    for value in PlainDisplay(console, phases=1).track(
         [2.0, 1.0], title="epoch 1 of 3", note=lambda: f"loss {loss[0]}"
     ):
         loss[0] = value
@@ -121,10 +121,10 @@ def test_a_note_is_told_instead_of_the_count_and_as_it_is_at_the_end() -> None:
 def test_bars_show_the_note_and_leave_it_above_them() -> None:
     console, stream = terminal()
 
-    with watch(console, phases=1) as voice:
-        for _ in voice.track([1], title="epoch 1 of 3", note=lambda: "loss 0.5"):
-            assert isinstance(voice, BarVoice)
-        voice._bars.refresh()
+    with watch(console, phases=1) as display:
+        for _ in display.track([1], title="epoch 1 of 3", note=lambda: "loss 0.5"):
+            assert isinstance(display, BarDisplay)
+        display._bars.refresh()
 
     assert "epoch 1 of 3: loss 0.5\n" in stream.getvalue()
 
@@ -144,7 +144,7 @@ def test_a_file_hears_of_long_work_now_and_then(monkeypatch: pytest.MonkeyPatch)
     now = [0.0]
     monkeypatch.setattr("tersely.jobs.progress.pace.time.monotonic", lambda: now[0])
 
-    with PlainVoice(console, phases=1).working():
+    with PlainDisplay(console, phases=1).working():
         for _ in told(range(30), "blocks compressed"):
             now[0] += 1.0
 
@@ -158,10 +158,10 @@ def test_a_file_hears_of_long_work_now_and_then(monkeypatch: pytest.MonkeyPatch)
 def test_a_terminal_shows_a_bar_for_what_is_counted() -> None:
     console, stream = terminal()
 
-    with watch(console, phases=1) as voice, voice.working():
+    with watch(console, phases=1) as display, display.working():
         for number in told(["first", "second"], "blocks compressed"):
             if number == "second":
-                voice._bars.refresh()  # rich draws at most four times a second by itself
+                display._bars.refresh()  # rich draws at most four times a second by itself
 
     assert "blocks compressed" in stream.getvalue()
     assert "1/2" in stream.getvalue()
@@ -170,7 +170,7 @@ def test_a_terminal_shows_a_bar_for_what_is_counted() -> None:
 def test_nobody_listens_outside_of_it() -> None:
     console, stream = plain()
 
-    with PlainVoice(console, phases=1).working():
+    with PlainDisplay(console, phases=1).working():
         pass
 
     assert list(told("ab", "letters")) == ["a", "b"]
@@ -180,7 +180,7 @@ def test_nobody_listens_outside_of_it() -> None:
 def test_a_gauge_ends_with_its_count() -> None:
     console, stream = plain()
 
-    with PlainVoice(console, phases=1).gauge(title="measured") as tell:
+    with PlainDisplay(console, phases=1).gauge(title="measured") as tell:
         tell(1, 2)
         tell(2, 2)
 
@@ -192,7 +192,7 @@ def test_a_file_hears_of_a_step_while_it_is_under_way(monkeypatch: pytest.Monkey
     timers = hand_wound(monkeypatch)
     steps = Steps("onnx")
 
-    with PlainVoice(console, phases=1).working():
+    with PlainDisplay(console, phases=1).working():
         steps.begin("capture the graph")
         timers[-1].ring()
         steps.begin("write")
@@ -206,7 +206,7 @@ def test_a_step_that_fails_is_not_told_later(monkeypatch: pytest.MonkeyPatch) ->
     timers = hand_wound(monkeypatch)
 
     def fail() -> None:
-        with PlainVoice(plain()[0], phases=1).working():
+        with PlainDisplay(plain()[0], phases=1).working():
             Steps("onnx").begin("write")
             raise ValueError("no")
 
@@ -220,12 +220,12 @@ def test_a_terminal_shows_the_step_under_way_alone() -> None:
     console, stream = terminal()
     steps = Steps("onnx")
 
-    with watch(console, phases=1) as voice, voice.working():
-        assert isinstance(voice, BarVoice)
+    with watch(console, phases=1) as display, display.working():
+        assert isinstance(display, BarDisplay)
         steps.begin("write")
         with steps.within("capture the graph"):
-            shown = [task.description.strip() for task in voice._bars.tasks]
-        again = [task.description.strip() for task in voice._bars.tasks]
+            shown = [task.description.strip() for task in display._bars.tasks]
+        again = [task.description.strip() for task in display._bars.tasks]
 
     assert shown == ["start", "onnx: capture the graph"]
     assert again == ["start", "onnx: write"]

@@ -22,7 +22,7 @@ from tersely.errors import (
 )
 from tersely.jobs.output import folders
 from tersely.reporting.report import read_report
-from tersely.storage.tensor_file import read_tensors, written_size
+from tersely.storage.tensor_file import tensors_in, written_size
 
 Run = Callable[..., str]
 
@@ -193,7 +193,7 @@ def test_a_report_has_the_bytes_of_every_file_without_a_benchmark(workshop: Any,
     report = read_report(workshop.output / "report.json")
     assert report.files == {
         # The same tensors, of which its file would have no digest.
-        "dense": written_size(read_tensors(finished)),
+        "dense": written_size(tensors_in(finished.read_bytes())),
         "model.safetensors": finished.stat().st_size,
         "model.txt": written,
     }

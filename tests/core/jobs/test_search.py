@@ -3,8 +3,6 @@
 import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -316,14 +314,9 @@ def test_latency_is_measured_beside_the_dense_model(
     assert found.trials[0].cost > 0
 
 
-def test_without_optuna_it_says_how_to_install_it(job: Any) -> None:
+def test_without_optuna_it_says_how_to_install_it(job: Any, fresh: Any) -> None:
     code = "import sys; sys.modules['optuna'] = None; from tersely.cli.start import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "search", str(job.file), "--max-drop", "1"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fresh.run("-c", code, "search", str(job.file), "--max-drop", "1", cwd=job.folder)
 
     assert done.returncode == 1
     assert (
@@ -399,17 +392,12 @@ assert forked("killed", 0, 0) == 0
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 def test_killed_at_random_ten_times_it_ends_with_the_same_recipe(
-    job: Any, whole: Any, tmp_path: Path, toy_rows_code: str
+    job: Any, whole: Any, tmp_path: Path, toy_rows_code: str, fresh: Any
 ) -> None:
     (tmp_path / "toys.py").write_text(toy_rows_code)
     (tmp_path / "killed.py").write_text(KILLED)
 
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "killed.py"), str(job.folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fresh.run(str(tmp_path / "killed.py"), str(job.folder), cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert (job.folder / "killed" / "search.json").read_text() == getattr(whole, "search.json")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +81,13 @@ for number in (2, 1, 0):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes")
 @pytest.mark.parametrize("ending", ["end", "kill"])
 def test_three_processes_make_as_many_trials_as_asked_for_and_end_alike(
-    searched_job: Any, tmp_path: Path, toy_rows_code: str, ending: str
+    searched_job: Any, tmp_path: Path, toy_rows_code: str, ending: str, fresh: Any
 ) -> None:
     (tmp_path / "toys.py").write_text(toy_rows_code)
     (tmp_path / "sharing.py").write_text(SHARING)
 
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "sharing.py"), str(searched_job.folder), ending],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = str(tmp_path / "sharing.py")
+    done = fresh.run(script, str(searched_job.folder), ending, cwd=tmp_path)
 
     killed = ending == "kill"
     last = "killed" if killed else "0"

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tersely.arithmetic.blocks import Blocks, channel_blocks, tensor_blocks
+from tersely.arithmetic.blocks import Blocks, tensor_blocks
 from tersely.errors import PlanError
 from tersely.masking.align import align_kept, place_kept
 
@@ -60,17 +60,6 @@ def test_a_bias_takes_the_mask_as_it_is():
     assert torch.equal(place_kept(kept, (3,)), kept)
 
 
-def test_an_activation_takes_the_mask_along_its_channels():
-    placed = place_kept(torch.tensor([True, False, True]), (8, 3, 5, 5), first_dim=1)
-    assert placed.shape == (1, 3, 1, 1)
-    assert placed.flatten().tolist() == [True, False, True]
-
-
-def test_channels_in_the_last_dimension_are_counted_from_the_end():
-    placed = place_kept(torch.tensor([True, False]), (8, 5, 2), first_dim=-1)
-    assert placed.shape == (1, 1, 2)
-
-
 def test_the_bias_of_a_transposed_convolution_repeats_over_groups():
     # A weight of (4, 2, 3, 3) in 3 groups makes 6 output channels.
     assert place_kept(torch.tensor([True, False]), (6,), groups=3).tolist() == [True, False] * 3
@@ -89,7 +78,7 @@ def test_a_mask_of_more_dimensions_than_the_target_is_an_error():
     with pytest.raises(PlanError) as caught:
         place_kept(WEIGHT, (2,), name="fc.bias")
     assert str(caught.value) == (
-        "fc.bias: align.dims covers 2 dimensions, the target has 1 from dimension 0 on (shape [2])"
+        "fc.bias: align.dims covers 2 dimensions, the target has 1 (shape [2])"
     )
 
 
@@ -107,9 +96,3 @@ def test_blocks_of_the_target_get_a_decision_each():
 def test_a_target_of_one_block_is_kept_when_anything_is():
     kept = torch.tensor([False, False, True])
     assert place_kept(kept, (3, 2), blocks=tensor_blocks(2)).tolist() == [[True]]
-
-
-def test_channel_blocks_of_an_activation_keep_the_mask():
-    kept = torch.tensor([True, False, True])
-    placed = place_kept(kept, (8, 3, 5), first_dim=1, blocks=channel_blocks(3, 1))
-    assert placed.tolist() == [[[True], [False], [True]]]

@@ -67,6 +67,16 @@ def test_a_supported_granularity_may_be_written_qualified(blocks_of):
     assert found.size == (1, -1)
 
 
+@pytest.mark.parametrize("value", ["rows", "stand-ins:rows"])
+def test_an_algorithm_may_name_what_it_supports_qualified(blocks_of, provide, value):
+    own = tersely.PrunerInfo(
+        name="picky", implementation="picky_plugin:Picky", granularities=("stand-ins:rows",)
+    )
+    with provide("picky_plugin", own, Picky=type("Picky", (), {"importance": None})):
+        found = blocks_of(nn.Linear(3, 2), algorithm="picky", granularity=value, **RATIO)
+    assert found.size == (1, -1)
+
+
 def test_a_granularity_may_fix_how_many_blocks_stay(blocks_of):
     assert blocks_of(nn.Linear(4, 2), granularity="2:4") == Blocks((1, 1), scope=(1, 4), keep=2)
 

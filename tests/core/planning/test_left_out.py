@@ -49,6 +49,20 @@ def test_a_subclass_that_is_named_beside_its_base_is_no_hint():
     assert plan.hints == ()
 
 
+def test_a_subclass_that_is_excluded_by_name_is_no_hint():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), Conv2dSame(2, 2, 3))
+    entry = {"op_types": ["Conv2d"], "exclude_op_names": ["1"], "sparse_ratio": 0.5}
+    assert planned(model, entry).hints == ()
+
+
+def test_the_class_of_all_modules_is_no_base_that_anyone_means():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(2, 2))
+    entry = {"op_types": ["Module", "Conv2d"], "sparse_ratio": 0.5}
+    with pytest.warns(UserWarning, match="'Module': no module has this type"):
+        plan = planned(model, entry)
+    assert plan.hints == ()
+
+
 def test_two_entries_of_a_stage_make_one_hint():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(2, 2), Conv2dSame(2, 2, 3))
     entries = [{"op_types": [name], "sparse_ratio": 0.5} for name in ("Conv2d", "Linear")]

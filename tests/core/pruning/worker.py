@@ -11,7 +11,13 @@ from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, main, scenario
 
 import tersely
-from tersely.contracts import ObservesCurvature, ObservesDenseGradients, ScoresModel
+from tersely.contracts import (
+    Learns,
+    ObservesCurvature,
+    ObservesDenseGradients,
+    Optimizes,
+    ScoresModel,
+)
 
 MASK = torch.tensor([[True, False, True], [False, True, False]])
 
@@ -42,6 +48,22 @@ class Flow(ScoresModel):
         return [one.abs() for one in found]
 
 
+class Gated(Learns, Optimizes):
+    """Learns a factor by plain gradient descent, which tells a mean of gradients from a sum."""
+
+    def start(self, target):
+        return {"gate": torch.ones(())}
+
+    def masked(self, value, mask, learned):
+        return value * learned["gate"]
+
+    def optimizer(self, tensors):
+        return torch.optim.SGD(tensors, lr=1.0)
+
+    def importance(self, target):
+        return target.tensor.abs()
+
+
 class Face:
     """Makes the pruners known in this process."""
 
@@ -49,7 +71,7 @@ class Face:
     def tersely_pruners(self) -> list[tersely.PrunerInfo]:
         return [
             tersely.PrunerInfo(name=name, implementation=f"pruners_of_worker:{name.title()}")
-            for name in ("dense", "curved", "flow")
+            for name in ("dense", "curved", "flow", "gated")
         ]
 
 
@@ -95,6 +117,18 @@ def dense_gradients_are_averaged_as_ddp_does(rank: int) -> None:
     loss_of(parallel(batch(rank))).backward()
     session.step()
     torch.testing.assert_close(seen(session), mean_gradient())
+
+
+@scenario
+def gradients_of_what_is_learned_are_averaged(rank: int) -> None:
+    model = nn.Sequential(nn.Linear(1, 1, bias=False))
+    nn.init.ones_(model[0].weight)
+    session = attached(model, "gated")
+    # The derivative by the gate is 1 in one process and 2 in the other.
+    session.total_loss(model(torch.tensor([[rank + 1.0]])).sum()).backward()
+    session.step()
+    (gate,) = session.learned().values()
+    assert gate.item() == 1 - 1.5
 
 
 @scenario
@@ -175,7 +209,7 @@ def scores_of_the_whole_model_are_summed_up(rank: int) -> None:
 
 if __name__ == "__main__":
     module = ModuleType("pruners_of_worker")
-    module.Dense, module.Curved, module.Flow = Dense, Curved, Flow
+    vars(module).update(Dense=Dense, Curved=Curved, Flow=Flow, Gated=Gated)
     sys.modules["pruners_of_worker"] = module
     tersely.registry().register(Face(), name="pruners-of-worker")
     main()

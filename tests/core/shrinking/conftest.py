@@ -118,9 +118,13 @@ GALLERY = Path(__file__).with_name("gallery")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes ``network`` once for each network of the gallery."""
+    """Run a test that takes ``network`` once for each network of the gallery.
+
+    All tests of one network run in one process of pytest-xdist, which finds its masks once.
+    """
     if "network" in metafunc.fixturenames:
-        metafunc.parametrize("network", list(_networks()), indirect=True)
+        grouped = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in _networks()]
+        metafunc.parametrize("network", grouped, indirect=True)
 
 
 def _networks() -> Iterator[str]:

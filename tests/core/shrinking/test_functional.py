@@ -37,6 +37,24 @@ def a_view_that_is_read_later(self, x):
     return seen * 2
 
 
+def a_slice_that_is_read_later(self, x):
+    x = self.conv(x)
+    seen = x[:, 1:]
+    x.relu_()
+    return seen * 2
+
+
+def a_part_that_is_written(self, x):
+    x = self.conv(x)
+    first, _ = x.chunk(2, 1)
+    first.relu_()
+    return x * 2
+
+
+def a_constant(self, x):
+    return self.conv(x) * torch.tensor([1.0, -1.0, 2.0, 0.5]).view(4, 1, 1)
+
+
 def a_view_that_is_written(self, x):
     x = self.conv(x)
     x[:, 1] = 0
@@ -56,6 +74,9 @@ def a_parameter_through_a_view(self, x):
     [
         residual,
         a_view_that_is_read_later,
+        a_slice_that_is_read_later,
+        a_part_that_is_written,
+        a_constant,
         a_view_that_is_written,
         an_argument_that_is_written,
         a_parameter_through_a_view,
@@ -86,7 +107,17 @@ def _inputs(exported, x):
             yield held[named[node.name]] if node.name in named else x
 
 
-def test_a_plain_network_is_not_traced_a_second_time(monkeypatch):
-    exported = torch.export.export(Runs(residual).eval(), (X,), strict=False)
+def parts_that_are_combined(self, x):
+    first, second = (self.conv(x).flatten(2) @ x.flatten(2).transpose(1, 2)).chunk(2, -1)
+    scores = torch.stack([first[:, :1].expand_as(second).amax(-1), second.sum(-1)])
+    return scores.masked_fill(scores > 0, 0.5).log_softmax(-1)
+
+
+@pytest.mark.parametrize("run", [residual, a_constant, parts_that_are_combined])
+def test_a_network_without_writes_that_are_seen_is_not_traced_a_second_time(monkeypatch, run):
+    exported = torch.export.export(Runs(run).eval(), (X,), strict=False)
     monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", None)
-    without_writes(exported)
+
+    exported = without_writes(exported)
+
+    assert not any(operator_name(node).endswith("_") for node in exported.graph.nodes)

@@ -1,5 +1,7 @@
 """Sessions of networks of many kinds, shrunk in the middle of training, are used as any other."""
 
+import copy
+
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
@@ -39,19 +41,33 @@ def pruned(model, masks):
 
 @pytest.fixture(scope="session")
 def known():
-    """Sessions that a test has shrunk, by the name of their network."""
+    """Sessions in the middle of training, each shrunk once, by the name of their network."""
     return {}
 
 
 @pytest.fixture
-def small(toy_pruners, network, known):
-    """A shrunk session and inputs of its model; a test leaves it as it is."""
+def shrunk(toy_pruners, network, known):
+    """A session shrunk in the middle of training, inputs of its model, and the optimizer."""
     if network.name not in known:
-        model, inputs = doubled(network)
-        session = pruned(model, network.halves())
-        session.shrink(inputs)
-        known[network.name] = session, inputs
-    return known[network.name]
+        session, inputs, optimizer = trained(network)
+        session.shrink(inputs, optimizer=optimizer)
+        known[network.name] = session, inputs, optimizer
+    return copy.deepcopy(known[network.name])
+
+
+@pytest.fixture
+def small(shrunk):
+    """A shrunk session and inputs of its model."""
+    return shrunk[:2]
+
+
+def trained(network):
+    """A masked session after two steps, inputs of its model, and the optimizer."""
+    model, inputs = doubled(network)
+    session = pruned(model, network.halves())
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    train(network, model, inputs, optimizer, steps=2)
+    return session, inputs, optimizer
 
 
 def train(network, model, inputs, optimizer, *, steps):
@@ -65,18 +81,12 @@ def train(network, model, inputs, optimizer, *, steps):
     model.eval()
 
 
-def test_training_goes_on_as_it_would_have_on_the_masked_model(toy_pruners, network):
+def test_training_goes_on_as_it_would_have_on_the_masked_model(network, shrunk):
     outputs = []
-    for is_shrunk in (False, True):
-        model, inputs = doubled(network)
-        session = pruned(model, network.halves())
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        train(network, model, inputs, optimizer, steps=2)
-        if is_shrunk:
-            session.shrink(inputs, optimizer=optimizer)
-        before = model(*inputs)
-        train(network, model, inputs, optimizer, steps=2)
-        outputs.append([before, model(*inputs)])
+    for session, inputs, optimizer in (trained(network), shrunk):
+        before = session.model(*inputs)
+        train(network, session.model, inputs, optimizer, steps=2)
+        outputs.append([before, session.model(*inputs)])
 
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-8, atol=1e-8)
 
@@ -105,16 +115,14 @@ def test_a_program_of_a_small_model_computes_the_same(small):
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_a_small_model_is_pruned_and_shrunk_once_more(toy_pruners, network):
-    model, inputs = doubled(network)
-    session = pruned(model, network.halves())
-    session.shrink(inputs)
-    small = session.finalize()
-    before = sum(one.numel() for one in small.parameters())
+def test_a_small_model_is_pruned_and_shrunk_once_more(small, network):
+    session, inputs = small
+    model = session.finalize()
+    before = sum(one.numel() for one in model.parameters())
 
-    again = pruned(small, network.halves_of(small, inputs))
-    masked = small(*inputs)
+    again = pruned(model, network.halves_of(model, inputs))
+    masked = model(*inputs)
     again.shrink(inputs)
 
-    torch.testing.assert_close(small(*inputs), masked, rtol=1e-8, atol=1e-8)
-    assert sum(one.numel() for one in small.parameters()) < before
+    torch.testing.assert_close(model(*inputs), masked, rtol=1e-8, atol=1e-8)
+    assert sum(one.numel() for one in model.parameters()) < before

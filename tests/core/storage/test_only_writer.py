@@ -49,6 +49,15 @@ def test_many_writers_leave_the_session_of_one(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_who_reads_while_others_write_gets_a_whole_session(tmp_path):
+    save(tmp_path, 0)
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [save(tmp_path, number) for number in range(60)])
+        while not writing.done():
+            found = read_session(tmp_path)
+            assert found.tensors["step"].unique().tolist() == [found.data["step"]]
+
+
 def test_a_writer_that_never_ends_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
 

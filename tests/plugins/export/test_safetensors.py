@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 import tersely
-from tersely.exporting import moving
+from tersely.exporting import into_place
 from tersely.testing import check_exporter
 from tersely_export.bit_streams import pack_bits, unpack_bits
 from tersely_export.safetensors_reader import read_stored
@@ -214,12 +214,12 @@ def test_an_export_that_is_killed_between_shards_leaves_the_old_one(
     other = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32))
     session = quantized(other, INPUTS, target_names=["weight"])
 
-    def move(made, place, move=moving._move):
+    def move(made, place, move=into_place._move):
         if place.suffix == ".json":
             raise KeyboardInterrupt
         move(made, place)
 
-    monkeypatch.setattr(moving, "_move", move)
+    monkeypatch.setattr(into_place, "_move", move)
     with pytest.raises(KeyboardInterrupt):
         session.export("safetensors", path, options=SHARDS)
 

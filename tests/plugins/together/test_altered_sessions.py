@@ -10,7 +10,7 @@ from torch import nn
 import tersely
 from tersely.storage.json_file import body_digest
 from tersely.storage.seal import seal_of
-from tersely.storage.tensor_file import read_tensors, write_tensors
+from tersely.storage.tensor_file import tensors_in, write_tensors
 
 SECTIONS = ("data", "plan", "recipe", "plugins", "state")
 LINEAR = {"op_types": ["Linear"]}
@@ -72,7 +72,7 @@ def altered(saved, tmp_path, name, change):
     index = folder / "session.json"
     document = json.loads(index.read_text(encoding="utf-8"))
     place = folder / document["state"]["file"]
-    tensors = read_tensors(place)
+    tensors = tensors_in(place.read_bytes())
     change(document, tensors)
     place.unlink()
     made, digest = write_tensors(

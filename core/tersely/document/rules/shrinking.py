@@ -10,7 +10,7 @@ from tersely.document.entries import PERIODS, Place, holder_of, recipe_of, recip
 from tersely.document.path import Path, spell_path
 from tersely.document.reading.integers import whole_numbers
 from tersely.document.reading.positions import Finding
-from tersely.document.recipe import AUTO, Schedule, Shrink
+from tersely.document.recipe import AUTO, COUNTED_BUDGETS, Schedule, Shrink
 from tersely.document.rules.periods import UNTIL, Period, step_of
 from tersely.document.schemas.schema import Kind
 from tersely.json_value import Json
@@ -18,8 +18,6 @@ from tersely.json_value import Json
 SHRINK = "shrink"
 _GROUPS = "dependency_groups"
 _BUDGET = "budget"
-COUNTED = ("parameters", "macs")
-"""Budgets that count what shrinking removes, for which the model is run."""
 
 
 def shrink_of(stage: Mapping[str, Json], period: Period) -> Shrink | None:
@@ -232,7 +230,7 @@ def _budgets(stage: Place) -> Iterator[Path]:
         nested = settings.items() if isinstance(settings, dict) else ()
         places = [(path, entry), *(((*path, "target_settings", key), one) for key, one in nested)]
         for place, setting in places:
-            if isinstance(setting, dict) and setting.get(_BUDGET) in COUNTED:
+            if isinstance(setting, dict) and setting.get(_BUDGET) in COUNTED_BUDGETS:
                 yield (*place, _BUDGET)
 
 

@@ -1,4 +1,4 @@
-"""Calls of an algorithm's code: whatever it raises becomes an error that names the algorithm."""
+"""Calls of an algorithm's code: an error of it, or of what it returned, names the algorithm."""
 
 from __future__ import annotations
 
@@ -75,3 +75,18 @@ def calling(plan: TargetPlan, method: str) -> ForeignCall:
 
     failure = f"{plan.algorithm} failed in {method}() of {plan.name}"
     return ForeignCall(failure, plugin=plan.algorithm, target=plan.name, refusal=refusal)
+
+
+def wrong_return(plan: TargetPlan, found: str, expected: str) -> PluginError:
+    """Return the error for what an algorithm returned for a target and must not.
+
+    Args:
+        plan: the target's.
+        found: what it returned, in words.
+        expected: what would be right, in words.
+    """
+    return PluginError(
+        f"{plan.algorithm} returned {found} for {plan.name}; expected {expected}",
+        plugin=plan.algorithm,
+        target=plan.name,
+    )

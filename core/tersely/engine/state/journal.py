@@ -179,14 +179,13 @@ class Journal:
                 # The step drops it, and one that is made again needs it.
                 self._undo.append(_setter(tensor, "grad", tensor.grad))
 
-    def note_tensor(self, tensor: Tensor, *, is_binary: bool = False) -> None:
+    def note_tensor(self, tensor: Tensor) -> None:
         """Note the values of a tensor.
 
         Args:
             tensor: the tensor.
-            is_binary: whether it holds 0 and 1 only.
         """
-        self._undo.append(partial(_write, tensor, _values_of(tensor, is_binary=is_binary)))
+        self._undo.append(partial(_write, tensor, _values_of(tensor, is_binary=False)))
 
 
 def _remove(module: nn.Module, name: str) -> None:

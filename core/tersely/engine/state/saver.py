@@ -105,7 +105,9 @@ def unknown(key: str) -> SessionFileError:
     Args:
         key: its full name.
     """
-    return SessionFileError(f"the saved session has {key!r}, which its plan does not know")
+    return SessionFileError(
+        f"the saved session has {key!r}, which its plan does not know", target=key
+    )
 
 
 def sort_tensors(
@@ -260,9 +262,11 @@ def _need_to_go_on(
     try:
         optimizer.step()
     except (ArithmeticError, RuntimeError, ValueError) as error:  # of a count of steps below zero
+        target = next(iter(copies))[0]
         raise SessionFileError(
-            f"the saved session has what moves {next(iter(copies))[0]} in a state that no "
-            f"optimizer can continue from: {error}"
+            f"the saved session has what moves {target} in a state that no optimizer can continue "
+            f"from: {error}",
+            target=target,
         ) from error
     for (target, name), leaf in copies.items():
         if not bool(leaf.isfinite().all()):

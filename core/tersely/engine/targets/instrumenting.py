@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 from torch import nn
 
-from tersely.arithmetic.reused import Reused
+from tersely.arithmetic.reused_memory import Reused
 from tersely.contracts.settings import PruningSetting
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.targets.binding import Binding

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from tersely.arithmetic.reused import multiply
+from tersely.arithmetic.reused_memory import multiply
 from tersely.errors import SessionError
 from tersely.instrument.masks.dense_gradients import DenseGradient
 from tersely.instrument.masks.mask_values import is_decided, need_whole_as_written

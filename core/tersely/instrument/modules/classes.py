@@ -26,8 +26,8 @@ from tersely.instrument.modules.checkpoints import make_room, settle_scales, wit
 from tersely.instrument.modules.copying import WAYS, copied, make_of_class
 from tersely.instrument.modules.eager import is_eager
 from tersely.instrument.modules.layout import renew_layout
+from tersely.instrument.modules.learned_buffers import apply_to_learned, keep_learning, learned_by
 from tersely.instrument.modules.limiting import limited_forward
-from tersely.instrument.modules.moving import apply_to_learned, keep_learning, learned_by
 from tersely.instrument.modules.nesting import FLAG, is_nesting
 from tersely.instrument.modules.reading import know, known_value, reading_once
 from tersely.instrument.names import FOLD, INSTRUMENTS, LOST, NAME, PREFIX, READ, is_moved_flag

@@ -15,7 +15,7 @@ from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import FLOAT8
 from tersely.errors import CalibrationError, SessionError
 from tersely.instrument.names import QUANTIZE, full_name
-from tersely.instrument.scales.cutting import Cut
+from tersely.instrument.scales.block_cuts import BlockCut
 from tersely.instrument.scales.shared_inputs import SharedInputs, is_shareable
 from tersely.instrument.scales.target_scales import levels_of, scales_of
 
@@ -97,7 +97,7 @@ class Quantize:
 
     target: str
     grid: Grid
-    cut: Cut
+    cut: BlockCut
     clip_gradient: bool = False
     shared: SharedInputs | None = attrs.field(default=None, repr=False)
 
@@ -207,7 +207,7 @@ class Quantize:
         Args:
             module: the module that owns the target.
             value: the input or output.
-            scale: one per block, in the shape that `Cut.canonical` gives it.
+            scale: one per block, in the shape that `BlockCut.canonical` gives it.
 
         Raises:
             SessionError: there would be more or fewer blocks than scales.
@@ -235,7 +235,7 @@ class Quantize:
 
         Args:
             value: the tensor.
-            scale: one per block, in the shape that `Cut.canonical` gives it.
+            scale: one per block, in the shape that `BlockCut.canonical` gives it.
             zero_point: the scale's shape, or None for zeros.
             levels: the table of levels, or None.
             known: what the same arguments have given before, or None.

@@ -38,7 +38,7 @@ def benchmark_all(run: Run) -> Run:
         title = "the example inputs" if size is None else f"batch of {size}"
         inputs = example if size is None else resized(example, size)
         result = benchmark(calls, inputs, threads=threads, seconds=wanted.seconds, title=title)
-        run.voice.line(str(result))
+        run.display.line(str(result))
         found.append(result)
     if run.report is None:
         raise RuntimeError("times are part of a report, and there is none yet")

@@ -15,7 +15,7 @@ from tersely.contracts.calling import call_model
 from tersely.document.job import Loop
 from tersely.errors import ConfigError, Problem, TrainingError
 from tersely.jobs.generators import seed_generators
-from tersely.jobs.progress.voices import length_of
+from tersely.jobs.progress.displays import length_of
 from tersely.jobs.run import Run
 from tersely.jobs.training.epochs import keep_epoch, restore_training
 from tersely.jobs.training.losses import TaskLoss, kind_of
@@ -93,7 +93,7 @@ class _Training:
         self._sum, self._count = 0.0, 0
         self._run.model.train()
         title = f"epoch {epoch + 1} of {self._loop.epochs}"
-        for batch in self._run.voice.track(batches, title=title, note=self._mean):
+        for batch in self._run.display.track(batches, title=title, note=self._mean):
             share = 0.0 if length is None else min(self._count / max(length, 1), 1.0)
             set_learning_rate(self._optimizer, self._loop, (epoch + share) / self._loop.epochs)
             self._count += 1

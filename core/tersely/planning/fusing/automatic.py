@@ -37,15 +37,17 @@ def fuse_automatically(draft: Draft, example_inputs: Any) -> None:
         return
     place = f"{asking[0].path}.fuse_names" if asking else ""
     if example_inputs is None and asking:
-        draft.problems.append(
-            f"{place}: 'auto' runs the model to see what reads the output of each layer, and there "
+        draft.blame(
+            place,
+            None,
+            "'auto' runs the model to see what reads the output of each layer, and there "
             "are no example inputs; give example_inputs to tersely.plan or tersely.attach, "
-            "data.example to a job, or --example to tersely plan"
+            "data.example to a job, or --example to tersely plan",
         )
         return
     chains, obstacle = _chains(draft, example_inputs)
     if obstacle and asking:
-        draft.problems.append(f"{place}: {obstacle}")
+        draft.blame(place, None, obstacle)
         return
     found: dict[str, FuseNames] = {}
     for stage in draft.recipe.stages:

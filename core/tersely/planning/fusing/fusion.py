@@ -112,7 +112,8 @@ def check_fusions(plan: Plan, draft: Draft) -> None:
                     if position in folded
                 ]
                 folded.update((position, path) for position in known)
-            draft.problems.extend(f"{path}: {problem}" for problem in problems)
+            for problem in problems:
+                draft.blame(path, None, problem)
 
 
 def _missing(name: str, draft: Draft) -> str:

@@ -24,11 +24,13 @@ def check_aligns(targets: Sequence[TargetPlan], draft: Draft) -> None:
             continue
         source = align_source(target, draft)
         if source is None:
-            draft.problems.append(_missing_source(target, align, draft))
+            draft.blame(target.origin.path, target.name, _missing_source(target, align, draft))
         elif source.stage != target.stage:
-            draft.problems.append(
-                f"{target.origin.path}: {target.name}: it is aligned with {source.name}, which "
-                f"{source.origin} prunes in another stage; a target follows one of its own stage"
+            draft.blame(
+                target.origin.path,
+                target.name,
+                f"it is aligned with {source.name}, which {source.origin} prunes in another stage; "
+                "a target follows one of its own stage",
             )
         else:
             _check_dims(target, source, list(align.dims), draft=draft)
@@ -57,9 +59,7 @@ def _check_circle(target: TargetPlan, draft: Draft, settled: set[int]) -> None:
             members = list(chain.values())
             circle = members[list(chain).index(id(current)) :]
             names = " -> ".join(one.name for one in [*circle, current])
-            draft.problems.append(
-                f"{current.origin.path}: {current.name}: align goes in a circle: {names}"
-            )
+            draft.blame(current.origin.path, current.name, f"align goes in a circle: {names}")
             break
         chain[id(current)] = current
         current = align_source(current, draft) if current.align is not None else None
@@ -68,14 +68,13 @@ def _check_circle(target: TargetPlan, draft: Draft, settled: set[int]) -> None:
 
 def _missing_source(target: TargetPlan, align: Align, draft: Draft) -> str:
     module = align.module_for(target.module)
-    place = f"{target.origin.path}: {target.name}: it is aligned with"
-    source = align.source_name(target.module)
+    found = f"it is aligned with {align.source_name(target.module)}"
     if module not in draft.universe.index:
         near = draft.suggest(module, draft.universe.names)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{place} {source}, but the model has no module {module!r}{hint}"
+        return f"{found}, but the model has no module {module!r}{hint}"
     return (
-        f"{place} {source}, which no entry prunes; add it to an entry's targets, or leave "
+        f"{found}, which no entry prunes; add it to an entry's targets, or leave "
         f"{target.target!r} out with target_names"
     )
 
@@ -84,14 +83,13 @@ def _check_dims(target: TargetPlan, source: TargetPlan, dims: list[int], *, draf
     if source.shape is None:
         return
     rank = len(source.shape)
-    place = f"{target.origin.path}: {target.name}: align.dims"
     wrong = [dim for dim in dims if not -rank <= dim < rank]
     if wrong:
-        draft.problems.append(
-            f"{place} {wrong} is outside {source.name}, which has {rank} dimensions"
-        )
+        problem = f"align.dims {wrong} is outside {source.name}, which has {rank} dimensions"
+        draft.blame(target.origin.path, target.name, problem)
     elif len({dim % rank for dim in dims}) < len(dims):
-        draft.problems.append(f"{place} {dims} names a dimension of {source.name} twice")
+        problem = f"align.dims {dims} names a dimension of {source.name} twice"
+        draft.blame(target.origin.path, target.name, problem)
     else:
         _check_lengths(target, source, dims, draft=draft)
 
@@ -104,11 +102,13 @@ def _check_lengths(
     if target.shape is None:
         _check_channels(target, source, dims, draft=draft)
         return
-    place = f"{target.origin.path}: {target.name}: align.dims {dims} of {source.name}"
+    taken = f"align.dims {dims} of {source.name}"
     if len(dims) > len(target.shape):
-        draft.problems.append(
-            f"{place} covers {len(dims)} dimensions, the target has {len(target.shape)}; leave "
-            "some out"
+        draft.blame(
+            target.origin.path,
+            target.name,
+            f"{taken} covers {len(dims)} dimensions, the target has {len(target.shape)}; leave "
+            "some out",
         )
         return
     position = draft.universe.canonical(source.module) or 0
@@ -117,9 +117,11 @@ def _check_lengths(
         # A grouped or transposed convolution's weight counts the channels of one group.
         found = source.shape[dim]
         if found not in (1, length) and found * groups != length:
-            draft.problems.append(
-                f"{place} has {found} positions, the target has {length}; choose align.dims so "
-                "that both have the same length"
+            draft.blame(
+                target.origin.path,
+                target.name,
+                f"{taken} has {found} positions, the target has {length}; choose align.dims so "
+                "that both have the same length",
             )
 
 
@@ -132,8 +134,10 @@ def _check_channels(
     channels = declared_channels(draft.universe.modules[position], target.target)
     found = source.shape[dims[0]]
     if channels not in (None, found):
-        draft.problems.append(
-            f"{target.origin.path}: {target.name}: align.dims {dims} of {source.name} has {found} "
-            f"positions, and {channels} channels follow it; choose the dimension of {source.name} "
-            "that makes them, of a transposed convolution [1]"
+        draft.blame(
+            target.origin.path,
+            target.name,
+            f"align.dims {dims} of {source.name} has {found} positions, and {channels} channels "
+            f"follow it; choose the dimension of {source.name} that makes them, of a transposed "
+            "convolution [1]",
         )

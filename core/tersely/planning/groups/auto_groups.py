@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ from tersely.planning.groups.channel_ties import (
     tracer_record,
 )
 from tersely.planning.groups.kept_by_shrinking import hints_at_heads
+from tersely.planning.groups.regroup import Tie
 from tersely.planning.stages.draft import Draft
 
 
@@ -41,10 +43,12 @@ def group_automatically(draft: Draft, example_inputs: Any) -> None:
 def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -> None:
     place = f"{stage.path}.dependency_groups"
     if example_inputs is None:
-        draft.problems.append(
-            f"{place}: 'auto' runs the model to follow its channels, and there are no example "
+        draft.blame(
+            place,
+            None,
+            "'auto' runs the model to follow its channels, and there are no example "
             "inputs; give example_inputs to tersely.plan or tersely.attach, data.example to a "
-            "job, or --example to tersely plan"
+            "job, or --example to tersely plan",
         )
         return
     record = tracer_record()
@@ -64,12 +68,17 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
         found = trace_channels(model, example_inputs, parameters=tuple(targets), record=record)
         ties, remark = ties_of(found, targets, taken=taken)
     except PlanError as error:
-        draft.problems.extend(f"{place}: {problem}" for problem in error.problems)
+        for problem in error.problems:
+            draft.blame(place, None, problem)
         return
     if remark is not None:
         draft.hints.append(f"{place}: {remark}")
     if stage.shrink is not None:
         draft.hints.extend(hints_at_heads(stage, targets, ties))
+    _tie(draft, ties, own)
+
+
+def _tie(draft: Draft, ties: Mapping[str, Tie], own: Mapping[str, tuple[int, TargetPlan]]) -> None:
     settings: dict[object, PruningSetting] = {}
     for name, tie in ties.items():
         index, target = own[name]

@@ -122,5 +122,5 @@ def need_example_to_count(plan: Plan, example_inputs: Any) -> None:
             f"{target.origin.path}: budget {target.pruning.budget!r} counts what shrinking "
             "removes, for which the model is run, and there are no example inputs; give "
             "example_inputs to tersely.attach or tersely.prune, or data.example to a job",
-            target=target.name,
+            **target.place,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -60,10 +60,13 @@ def _check_shrinks(plan: Plan, draft: Draft) -> None:
             continue
         own = [one for one in plan.targets if one.stage == number and one.align is None]
         if own and not any(_may_mask_slices(one) for one in own):
-            draft.problems.append(
-                f"{stage.path}: shrink removes whole rows and columns, and none of its targets "
+            draft.blame(
+                stage.path,
+                None,
+                "shrink removes whole rows and columns, and none of its targets "
                 f"({own[0].name}{and_more(len(own) - 1)}) is masked by them; use granularity: "
-                "out_channel (or in_channel), or an algorithm that prunes channels, such as l1_norm"
+                "out_channel (or in_channel), or an algorithm that prunes channels, such as "
+                "l1_norm",
             )
 
 
@@ -102,9 +105,9 @@ def _check_requests(alike: Sequence[TargetPlan], draft: Draft) -> None:
     for target in alike:
         shapes.setdefault(id(target.blocks), []).append(target)
     for group in shapes.values():
-        where = f"{group[0].origin.path}: {group[0].name}{and_more(len(group) - 1)}"
-        _check_internal_blocks(group[0], where, draft)
-        _check_pattern(group[0], where, draft)
+        for problem in _problems_of_blocks(group[0]):
+            for target in group:
+                draft.blame(target.origin.path, target.name, problem)
 
 
 def _check_ratio(alike: Sequence[TargetPlan], draft: Draft) -> None:
@@ -122,33 +125,26 @@ def _is_idle(target: TargetPlan) -> bool:
     return all(one is None for one in asked) and not setting.is_grouped
 
 
-def _check_internal_blocks(target: TargetPlan, where: str, draft: Draft) -> None:
+def _problems_of_blocks(target: TargetPlan) -> Iterator[str]:
     setting = target.pruning
-    _check_divisor(target, where, "internal_metric_block", setting.internal_metric_block, draft)
-    _check_divisor(target, where, "dependency_parts", setting.dependency_parts, draft)
+    yield from _divisor_problem(target, "internal_metric_block", setting.internal_metric_block)
+    yield from _divisor_problem(target, "dependency_parts", setting.dependency_parts)
+    yield from pattern_problems(setting, target.blocks)
 
 
-def _check_divisor(target: TargetPlan, where: str, key: str, runs: int, draft: Draft) -> None:
+def _divisor_problem(target: TargetPlan, key: str, runs: int) -> Iterator[str]:
     if runs == 1 or target.blocks is None or target.shape is None:
         return
-    where = f"{where}: {key} {runs}"
     if target.blocks.scope is not None:
-        granularity = target.pruning.granularity
-        draft.problems.append(
-            f"{where} has no meaning with granularity {granularity!r}, which counts the ratio in "
-            "scopes of its own; remove one of the two"
+        yield (
+            f"{key} {runs} has no meaning with granularity {target.pruning.granularity!r}, which "
+            "counts the ratio in scopes of its own; remove one of the two"
         )
         return
     count = math.prod(count_blocks(target.blocks.size, target.shape))
     if count % runs:
         kind = "runs" if key == "internal_metric_block" else "parts"
-        draft.problems.append(f"{where} does not divide its {count} blocks into equal {kind}")
-
-
-def _check_pattern(target: TargetPlan, where: str, draft: Draft) -> None:
-    draft.problems.extend(
-        f"{where}: {problem}" for problem in pattern_problems(target.pruning, target.blocks)
-    )
+        yield f"{key} {runs} does not divide its {count} blocks into equal {kind}"
 
 
 def _check_links(targets: Sequence[TargetPlan], draft: Draft, teacher: nn.Module | None) -> None:

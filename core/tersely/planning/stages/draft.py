@@ -54,19 +54,23 @@ class Draft:
     skipped: list[Skipped] = attrs.field(factory=list)
     hints: list[str] = attrs.field(factory=list)
     problems: list[str] = attrs.field(factory=list)
-    _blamed: dict[tuple[str, str], tuple[int, str, int]] = attrs.field(factory=dict)
+    _blamed: dict[tuple[str, str], tuple[int, str | None, int]] = attrs.field(factory=dict)
     _suggested: int = 0
 
-    def blame(self, path: str, name: str, problem: str) -> None:
-        """Add the problem of one target; the next ones with the same problem are only counted.
+    def blame(self, path: str, name: str | None, problem: str) -> None:
+        """Add the problem of one place; the next targets with the same problem are only counted.
 
         Args:
             path: where the document asks for it.
-            name: the target's full name.
+            name: the target's full name, or None where it is not about one.
             problem: what is wrong with it.
         """
         place, first, count = self._blamed.get((path, problem), (len(self.problems), name, 0))
-        text = f"{path}: {first}{and_more(count)}: {problem}"
+        text = (
+            f"{path}: {problem}"
+            if first is None
+            else f"{path}: {first}{and_more(count)}: {problem}"
+        )
         if count:
             self.problems[place] = text
         else:
@@ -74,7 +78,7 @@ class Draft:
         self._blamed[path, problem] = place, first, count + 1
 
     def refuse_problems(self) -> None:
-        """Raise what is wrong, with the target and its place where that is one target alone.
+        """Raise what is wrong, with its place and its target where it is of one alone.
 
         Raises:
             PlanError: there are problems.
@@ -88,7 +92,7 @@ class Draft:
             (
                 one.algorithm or None
                 for one in self.recipe.stages
-                if path.startswith(f"{one.path}.")
+                if f"{path}.".startswith(f"{one.path}.")
             ),
             None,
         )
@@ -175,9 +179,11 @@ class Draft:
         if alike:
             return
         if earlier.module == target.module and target.kind in ("input", "output"):
-            self.problems.append(
-                f"{target.origin.path}: {target.name} and {earlier.target} are one {target.kind} "
-                "with two settings; write one of them"
+            self.blame(
+                target.origin.path,
+                None,
+                f"{target.name} and {earlier.target} are one {target.kind} with two settings; "
+                "write one of them",
             )
         else:
             self.hints.append(

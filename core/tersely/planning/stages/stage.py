@@ -126,12 +126,12 @@ class _StagePlanner:
         where = f"module {name!r}" if name else "the root module"
         problem = module_obstacle(module)
         if problem is not None:
-            self.draft.problems.append(f"{entry.path}: {where} {problem}")
+            self.draft.blame(entry.path, None, f"{where} {problem}")
             return None
         found = class_rows(self.draft, self.stage, entry, module=module, info=self.info)
         if found is None:
             missing = no_template(module, self.stage.method)
-            self.draft.problems.append(f"{entry.path}: {where} {missing}")
+            self.draft.blame(entry.path, None, f"{where} {missing}")
         return found
 
     def _plan_module(
@@ -266,7 +266,8 @@ class _StagePlanner:
 
     def _report(self, entry: Entry) -> None:
         found = [one for one in self.shared.values() if one is not None]
-        self.draft.problems.extend(dict.fromkeys(text for one in found for text in one.problems))
+        for path, problem in dict.fromkeys(one for rows in found for one in rows.problems):
+            self.draft.blame(path, None, problem)
         if not found or len(found) < len(self.shared):
             return
         for name in entry.target_settings:

@@ -69,7 +69,7 @@ class ClassRows:
     Attributes:
         rows: the targets, in the order of the entry or of the template.
         used: the shortcut keys that reached at least one of them.
-        problems: settings that contradict themselves.
+        problems: settings that contradict themselves: where they are, and how.
         idle_settings: targets of ``target_settings`` that ``target_names`` leaves out.
         setting: where the class has its channels.
         type_name: the class's name.
@@ -79,7 +79,7 @@ class ClassRows:
 
     rows: tuple[ClassRow, ...]
     used: frozenset[str]
-    problems: tuple[str, ...]
+    problems: tuple[tuple[str, str], ...]
     idle_settings: tuple[str, ...]
     setting: ModuleSetting
     type_name: str

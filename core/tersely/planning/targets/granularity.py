@@ -25,6 +25,7 @@ from tersely.errors import BrokenPluginError
 from tersely.json_value import Json
 from tersely.planning.targets.spelling import article, implementation, shown, understand
 from tersely.registry.descriptors import GranularityInfo, PrunerInfo, QuantizerInfo
+from tersely.registry.registry import registry
 
 BuiltIn = Literal["element", "row", "output_channel", "tensor"]
 
@@ -100,11 +101,11 @@ def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) ->
     found = meant(value, info)
     if found.info is None:
         return found
-    value, supported = found.value, info.granularities
-    if not is_default and supported is not None and found.info.name not in supported:
+    value = found.value
+    if not is_default and not is_supported(found.info, info):
         raise ValueError(
             f"{info.name} does not support granularity {shown(value)}; it supports "
-            f"{', '.join([DEFAULT_GRANULARITY, *supported])}"
+            f"{', '.join([DEFAULT_GRANULARITY, *(info.granularities or ())])}"
         )
     kinds = found.info.target_kinds
     if kind not in kinds:
@@ -114,6 +115,20 @@ def in_force(value: Json, kind: TargetKind, info: PrunerInfo | QuantizerInfo) ->
             + ("; write per_channel instead" if kind in ("input", "output") else "")
         )
     return found
+
+
+def is_supported(granularity: GranularityInfo, algorithm: PrunerInfo | QuantizerInfo) -> bool:
+    """Tell whether an algorithm declares to support a granularity, by its short or qualified name.
+
+    Args:
+        granularity: its descriptor.
+        algorithm: the algorithm's descriptor.
+    """
+    catalog = registry().granularities
+    return algorithm.granularities is None or any(
+        name == granularity.name or (name in catalog and catalog.info(name) is granularity)
+        for name in algorithm.granularities
+    )
 
 
 def divide(

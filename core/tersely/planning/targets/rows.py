@@ -65,13 +65,13 @@ class Rows:
         rows: the targets, in the order of the entry or of the template.
         used: the shortcut keys that reached at least one target.
         idle_settings: targets of ``target_settings`` that ``target_names`` leaves out.
-        problems: settings that contradict themselves.
+        problems: settings that contradict themselves: where they are, and how.
     """
 
     rows: tuple[Row, ...]
     used: frozenset[str]
     idle_settings: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    problems: tuple[tuple[str, str], ...] = ()
 
 
 def setting_of(
@@ -110,7 +110,7 @@ def rows_of(
     names = entry.target_names if entry.target_names is not None else _merged(template, entry)
     used: set[str] = set()
     rows: dict[str, Row] = {}
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     for target in names:
         if target in rows or twin(target) in rows:
             continue
@@ -120,7 +120,7 @@ def rows_of(
         setting = setting_of(method, keys, info)
         problem = _contradiction(own, setting)
         if problem:
-            problems.append(f"{entry.path}.target_settings.{target}: {problem}")
+            problems.append((f"{entry.path}.target_settings.{target}", problem))
         rows[target] = Row(target, parse_address(target), setting, target in explicit)
     idle = [name for name in entry.target_settings if name not in rows and twin(name) not in rows]
     return Rows(tuple(rows.values()), frozenset(used), tuple(idle), tuple(problems))

@@ -134,7 +134,7 @@ def cut_factors(
             raise SessionError(
                 f"shrink() cannot cut the factors of the inputs of {bound.plan.name}, since "
                 f"its channels form groups; shrink before {bound.plan.algorithm}",
-                target=bound.plan.name,
+                **bound.plan.place,
             )
         found[bound] = one
     return found

@@ -12,12 +12,11 @@ with extra("report", purpose="a page of runs compared"):
 _LEAST = 3  # two points make no frontier
 
 
-def render_comparison(comparison: Comparison, *, title: str = "Runs compared") -> str:
+def render_comparison(comparison: Comparison) -> str:
     """Return the page: measurements, a Pareto picture of three runs or more, jobs, targets.
 
     Args:
         comparison: what to show.
-        title: the page's heading.
     """
     from tersely.reporting.page.plots import (
         plot_pareto,  # matplotlib loads slowly; only pages need it
@@ -38,5 +37,8 @@ def render_comparison(comparison: Comparison, *, title: str = "Runs compared") -
             plots.append(Markup(plot))
     template = page_environment().get_template("comparison.html.jinja")
     return template.render(
-        comparison=comparison, title=title, tables=list(comparison.tables()), plots=plots
+        comparison=comparison,
+        title="Runs compared",
+        tables=list(comparison.tables()),
+        plots=plots,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -155,6 +155,28 @@ def _wrapped(text: str, indent: int, width: int, *, first: str = "") -> Iterator
     )
 
 
+def _left_out(
+    model: nn.Module, reached: Container[str], folded: Container[str]
+) -> dict[str, Counter[str]]:
+    """Return type of module -> name of module -> how many of its parameters are not reached."""
+    left: dict[str, Counter[str]] = {}
+    counted: set[nn.Parameter] = set()
+    for module_name, module in model.named_modules():
+        every = dict(module.named_parameters(recurse=False))
+        # A tied parameter counts where it is first, as it is stored once.
+        own = {name: one for name, one in every.items() if one not in counted}
+        counted.update(own.values())
+        prefix = f"{module_name}." if module_name else ""
+        lost = [name for name in own if prefix + name not in reached]
+        if not lost or module_name in folded:
+            continue
+        kind = type(module).__name__
+        if len(lost) < len(every):
+            kind += f" ({', '.join(lost)})"
+        left.setdefault(kind, Counter())[module_name] += sum(own[name].numel() for name in lost)
+    return left
+
+
 def _untouched(plan: Plan, model: nn.Module, width: int) -> Iterator[str]:
     """Say which parameters no pruning and no quantization reaches, and what share they are.
 
@@ -170,25 +192,9 @@ def _untouched(plan: Plan, model: nn.Module, width: int) -> Iterator[str]:
         for name in (target.name, *target.shared_with)
     }
     folded = {name for one in plan.recipe.stages for names in one.folded for name in names[1:]}
-    left: dict[str, Counter[str]] = {}
-    total = missed = 0
-    counted: set[nn.Parameter] = set()
-    for module_name, module in model.named_modules():
-        every = dict(module.named_parameters(recurse=False))
-        # A tied parameter counts where it is first, as it is stored once.
-        own = {name: one for name, one in every.items() if one not in counted}
-        counted.update(own.values())
-        total += sum(parameter.numel() for parameter in own.values())
-        prefix = f"{module_name}." if module_name else ""
-        lost = [name for name in own if prefix + name not in reached]
-        if not lost or module_name in folded:
-            continue
-        count = sum(own[name].numel() for name in lost)
-        kind = type(module).__name__
-        if len(lost) < len(every):
-            kind += f" ({', '.join(lost)})"
-        left.setdefault(kind, Counter())[module_name] += count
-        missed += count
+    left = _left_out(model, reached, folded)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    missed = sum(modules.total() for modules in left.values())
     if not missed:
         yield "untouched: nothing"
         return

@@ -11,7 +11,7 @@ import attrs
 import yaml
 
 from tersely.document.job import Job
-from tersely.jobs.progress.voices import Voice
+from tersely.jobs.progress.displays import Display
 from tersely.json_value import Json
 from tersely.searching.chosen_recipes import chosen_recipe
 from tersely.searching.costs.costing import is_structured
@@ -35,7 +35,7 @@ class BestSoFar:
     search: Search
     trials: int
     folder: Path
-    voice: Voice
+    display: Display
     tell: Callable[[int, int], object]
     _best: Tried | None = None
     _awaited: str = ""
@@ -48,7 +48,7 @@ class BestSoFar:
         if best is not None and best != self._best:
             self._best = best
             said = "predicted " if result.is_predicted(best) else ""
-            self.voice.line(
+            self.display.line(
                 f"  trial {tried.index(best) + 1}: {said}{result.objective} "
                 f"{result.cost_of(best):.4f}, loss {best.drop:.2f} %"
             )
@@ -72,16 +72,16 @@ class BestSoFar:
             )
         if said != self._awaited:
             self._awaited = said
-            self.voice.line(said, style="yellow")
+            self.display.line(said, style="yellow")
 
     def tell_interrupted(self) -> None:
         """Write and print the best so far, after an interruption."""
         tried = self.search.store.tried()
         result = self.write(tried)
         if tried:
-            self.voice.line(str(result))
+            self.display.line(str(result))
         if result.recipe is not None:
-            self.voice.line(f"  the best so far is in {self.folder}", style="yellow")
+            self.display.line(f"  the best so far is in {self.folder}", style="yellow")
 
     def result(self, tried: tuple[Tried, ...]) -> SearchResult:
         """Return the trials as a result."""

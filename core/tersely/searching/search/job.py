@@ -13,7 +13,7 @@ import attrs
 from torch import nn
 
 from tersely.calibration.observing import evaluating
-from tersely.document.job import Job
+from tersely.document.job import Export, Job
 from tersely.document.load import load_job
 from tersely.errors import CalibrationError, ConfigError, PlanError, Problem
 from tersely.extras import extra
@@ -21,7 +21,7 @@ from tersely.jobs.calibrating import calibration_batches, example_inputs
 from tersely.jobs.finished import build_model
 from tersely.jobs.generators import seed_generators
 from tersely.jobs.output.lock import only_run
-from tersely.jobs.progress.voices import watch
+from tersely.jobs.progress.displays import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.planning.resolve import resolve
 from tersely.searching.compressing import CalibrationData
@@ -35,7 +35,7 @@ from tersely.searching.search.result import SearchResult
 from tersely.searching.search.search import Search
 from tersely.searching.sensitivity.job import beside
 from tersely.searching.trials.study import TrialStore
-from tersely.searching.units import BITS, units_of
+from tersely.searching.units import BITS, Unit, units_of
 from tersely.storage.digests import digest_of_batches, digest_of_data, digest_of_model
 from tersely.storage.durable import make_folder
 
@@ -116,31 +116,34 @@ def search_job(
         storage = storage or f"sqlite:///{folder / STUDY}"
         keep: BestSoFar | None = None
         phases = 4 if wanted.costs == "measured" else 5
-        with watch(console or Console(), phases=phases) as voice:
-            with voice.phase("build the model"):
+        with watch(console or Console(), phases=phases) as display:
+            with display.phase("build the model"):
                 seed_generators(job.seed)
                 model = build_model(job).eval()
-            with voice.phase("measure the dense model"):
+            with display.phase("measure the dense model"):
                 search = _search(job, calls, model, wanted, storage=storage, scratch=Path(scratch))
-                voice.line(f"  {search.quality.name} {search.quality.dense:.6g}")
+                display.line(f"  {search.quality.name} {search.quality.dense:.6g}")
             try:
-                with voice.phase("measure each layer alone"), voice.gauge(title="measured") as tell:
-                    space = search.table(watching=tell, working=voice.working)
-                with voice.phase("search"), voice.gauge(title="trials") as tell:
-                    keep = BestSoFar(job, search, wanted.trials, folder, voice, tell)
+                with (
+                    display.phase("measure each layer alone"),
+                    display.gauge(title="measured") as tell,
+                ):
+                    space = search.table(watching=tell, working=display.working)
+                with display.phase("search"), display.gauge(title="trials") as tell:
+                    keep = BestSoFar(job, search, wanted.trials, folder, display, tell)
                     tell(len(search.store.tried()), wanted.trials)
                     tried = search.run(
                         space, trials=wanted.trials, watching=keep.look, waiting=keep.wait
                     )
                 if wanted.costs == "table":
-                    with voice.phase("measure the best"):
+                    with display.phase("measure the best"):
                         best = keep.write(tried).promising
-                        for setting in voice.track(best, title="settings measured"):
+                        for setting in display.track(best, title="settings measured"):
                             search.measure(setting)
             except KeyboardInterrupt:
                 if keep is not None:
                     keep.tell_interrupted()
-                voice.line("  interrupted; the same command continues here", style="yellow")
+                display.line("  interrupted; the same command continues here", style="yellow")
                 raise
     return keep.write(tried)
 
@@ -158,37 +161,20 @@ def _search(
             "search for"
         )
     export = need_cost(wanted.objective, plan, job.export)
-    if wanted.costs == "table" and wanted.objective != "latency":
-        message = f"a table holds latencies of layers, and the objective is {wanted.objective}"
-        hint = "leave --costs out, or use --objective latency"
-        raise ConfigError([Problem("--costs", message, hint)], source="the command line")
-    if math.isnan(wanted.max_drop):
-        problem = Problem(
-            "--max-drop", "found nan, expected a percentage", "write a number such as 1"
-        )
-        raise ConfigError([problem], source="the command line")
+    _need_usable(wanted)
     data = CalibrationData(batches=batches, mask=job.data.mask)
     seed_generators(job.seed)
     quality = _quality(calls, model, data, wanted)
-    subject = {
-        "model": digest_of_model(model),
-        "recipe": digest_of_data(job.recipe.document),
-        "data": digest_of_batches(batches),
-        "evaluation": digest_of_data(
-            [job.data.evaluate, wanted.metric, wanted.is_cost, wanted.by_output]
-        ),
-        "levels": digest_of_data([[unit.key, *map(str, unit.levels)] for unit in units]),
-        "objective": digest_of_data(
-            [wanted.objective, wanted.costs, export and attrs.asdict(export)]
-        ),
-        "max-drop": digest_of_data(wanted.max_drop),
-        "seed": digest_of_data([wanted.seed, job.seed]),
-    }
     store = TrialStore(
         storage,
         names=[unit.key for unit in units],
         levels=[len(unit.levels) for unit in units],
-        subject=subject,
+        subject={
+            "model": digest_of_model(model),
+            "recipe": digest_of_data(job.recipe.document),
+            "data": digest_of_batches(batches),
+            **_digests_of(job, wanted, units, export),
+        },
         seed=wanted.seed,
     )
     consumer = None
@@ -212,6 +198,36 @@ def _search(
     )
 
 
+def _need_usable(wanted: Wanted) -> None:
+    problems = []
+    if wanted.costs == "table" and wanted.objective != "latency":
+        message = f"a table holds latencies of layers, and the objective is {wanted.objective}"
+        hint = "leave --costs out, or use --objective latency"
+        problems.append(Problem("--costs", message, hint))
+    if math.isnan(wanted.max_drop):
+        message, hint = "found nan, expected a percentage", "write a number such as 1"
+        problems.append(Problem("--max-drop", message, hint))
+    if problems:
+        raise ConfigError(problems, source="the command line")
+
+
+def _digests_of(
+    job: Job, wanted: Wanted, units: Sequence[Unit], export: Export | None
+) -> dict[str, str]:
+    """Return the digests of what is searched for and how, apart from model, recipe and data."""
+    return {
+        "evaluation": digest_of_data(
+            [job.data.evaluate, wanted.metric, wanted.is_cost, wanted.by_output]
+        ),
+        "levels": digest_of_data([[unit.key, *map(str, unit.levels)] for unit in units]),
+        "objective": digest_of_data(
+            [wanted.objective, wanted.costs, export and attrs.asdict(export)]
+        ),
+        "max-drop": digest_of_data(wanted.max_drop),
+        "seed": digest_of_data([wanted.seed, job.seed]),
+    }
+
+
 def _quality(calls: References, model: nn.Module, data: CalibrationData, wanted: Wanted) -> Quality:
     with evaluating(model):
         if calls.evaluate is not None and not wanted.by_output:
@@ -221,6 +237,7 @@ def _quality(calls: References, model: nn.Module, data: CalibrationData, wanted:
         if not data.batches:
             raise CalibrationError(
                 "a search measures quality by the job's data.evaluate, or by the error of outputs "
-                "on data.calibration; the job has neither"
+                "on data.calibration; the job has neither",
+                path="data",
             )
         return quality_by_output(DenseOutputs.of(model, tuple(data.batches), mask=data.mask))

@@ -16,7 +16,7 @@ from tersely.jobs.calibrating import calibration_batches, example_inputs
 from tersely.jobs.finished import build_model
 from tersely.jobs.generators import seed_generators
 from tersely.jobs.output.lock import only_run
-from tersely.jobs.progress.voices import watch
+from tersely.jobs.progress.displays import watch
 from tersely.jobs.references import References, job_imports, load_references
 from tersely.searching.sensitivity.analysis import sensitivity
 from tersely.searching.sensitivity.result import Sensitivity
@@ -86,11 +86,11 @@ def sensitivity_of_job(
     with job_imports(job.directory), only_run(folder):
         calls = load_references(job)
         make_folder(folder)
-        with watch(console or Console(), phases=2) as voice:
-            with voice.phase("build the model"):
+        with watch(console or Console(), phases=2) as display:
+            with display.phase("build the model"):
                 seed_generators(job.seed)
                 model = build_model(job)
-            with voice.phase("measure each layer"), voice.gauge(title="measured") as tell:
+            with display.phase("measure each layer"), display.gauge(title="measured") as tell:
                 found = sensitivity(
                     model,
                     job.recipe,

@@ -108,7 +108,8 @@ class TrialStore:
                     raise SessionFileError(
                         f"the storage {self._storage} cannot be opened: {_first_line(error)}; give "
                         "a URL that Optuna takes, such as sqlite:///study.db, and install its "
-                        f"driver; if it is damaged, {_ADVICE}"
+                        f"driver; if it is damaged, {_ADVICE}",
+                        path=self._storage,
                     ) from error
             time.sleep(pauses.pop(0))
 
@@ -122,7 +123,8 @@ class TrialStore:
         except Exception as error:  # foreign code: a damaged database fails in any way
             raise SessionFileError(
                 f"{self._storage} cannot be read or written ({_first_line(error)}); if it is "
-                f"damaged, {_ADVICE}"
+                f"damaged, {_ADVICE}",
+                path=self._storage,
             ) from error
 
     def _attributes(self) -> dict[str, Any]:
@@ -147,20 +149,23 @@ class TrialStore:
             if has_trials or attributes:
                 raise SessionFileError(
                     f"{self._storage} does not state what its trials and measurements belong to, "
-                    f"which may be something else; {_ADVICE}"
+                    f"which may be something else; {_ADVICE}",
+                    path=self._storage,
                 )
             self._set(_SUBJECT, dict(subject))
             attributes = self._attributes()  # another process may have stored another subject
         known = attributes[_SUBJECT]
         if not isinstance(known, Mapping):
             raise SessionFileError(
-                f"{self._storage} is damaged where it states what it belongs to; {_ADVICE}"
+                f"{self._storage} is damaged where it states what it belongs to; {_ADVICE}",
+                path=self._storage,
             )
         changed = [name for name in subject if known.get(name) != subject[name]]
         if changed:
             raise SessionFileError(
                 f"{self._storage} holds a search for something else: {', '.join(changed)} "
-                "changed; give another output or storage, or undo the change"
+                "changed; give another output or storage, or undo the change",
+                path=self._storage,
             )
 
     def row(self, key: str) -> Mapping[str, Json] | None:

@@ -173,7 +173,7 @@ def small_plan(plan: Plan, cuts: Mapping[str, Cut]) -> Plan:
                 raise SessionError(
                     f"shrink() leaves {target.name} with the shape {list(cut.after)}, which its "
                     f"blocks do not divide ({error}); use round_to, or another granularity",
-                    target=target.name,
+                    **target.place,
                 ) from error
         targets.append(attrs.evolve(target, shape=cut.after, blocks=blocks))
     return attrs.evolve(plan, targets=tuple(targets))

@@ -14,7 +14,7 @@ import attrs
 from torch import nn
 
 from tersely.shrinking.cutting.apply import Undoing, is_conv1d
-from tersely.shrinking.cutting.held import can_write_held, held_numbers, write_held
+from tersely.shrinking.cutting.held_numbers import can_write_held, held_numbers, write_held
 from tersely.shrinking.graph.program import module_of
 from tersely.shrinking.proving.predict import Literal
 
@@ -169,6 +169,7 @@ def _choices(
     ]
     if not options:
         ranked = []
+    first = min(ranked, default=(0, ()), key=lambda one: one[0])[1]
     sized = [(name, one) for one in others for name in _names(module, one.old)]
     heads = tuple(pair for pair in sized if "heads" in pair[0])
     clear = tuple(pair for pair in sized if pair in heads or not pair[1].is_unclear)
@@ -176,7 +177,8 @@ def _choices(
     held_heads = tuple(pair for pair in held if "head" in pair[0])
     both = [(*heads, *held_heads), (*sized, *held), *((pair,) for pair in held)]
     with_held = both if held else []
-    derived = [heads, *with_held, *((pair,) for pair in sized), *pairs, clear]
+    beside = (*first, *(pair for pair in clear if pair not in first)) if first else ()
+    derived = [heads, *with_held, *((pair,) for pair in sized), beside, *pairs, clear]
     ranked += [(cost, choice) for cost, choice in enumerate(derived, 1) if choice]
     ranked.sort(key=lambda one: one[0])
     return list(dict.fromkeys(choice for _, choice in ranked))[:_TRIED]

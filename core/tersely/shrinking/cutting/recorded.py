@@ -13,7 +13,7 @@ from tersely.errors import SessionFileError, TerselyError
 from tersely.json_value import Json
 from tersely.shrinking.cutting.apply import Undoing, cut_tensors
 from tersely.shrinking.cutting.attentions import attend_as_cut
-from tersely.shrinking.cutting.held import held_numbers, write_held
+from tersely.shrinking.cutting.held_numbers import held_numbers, write_held
 from tersely.shrinking.graph.program import named_tensors
 
 

@@ -1,8 +1,9 @@
 """An exported graph without writes in place: rewritten where that is simple, or traced again.
 
-``run_decompositions`` traces the whole model a second time, which takes longer than the export. A
-convolutional network writes in place only what nothing else sees (``relu_`` after a norm, ``+=`` of
-a sum), and has operators that decompositions leave alone. Such a graph is rewritten node by node.
+``run_decompositions`` traces the whole model a second time, which takes longer than the export.
+Most networks write in place nothing at all, or only what nothing else sees (``relu_`` after a norm,
+``+=`` of a sum), and have operators that decompositions leave alone. Such a graph is rewritten node
+by node.
 """
 
 from __future__ import annotations
@@ -14,26 +15,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-_FRESH = frozenset(
+_REWRITTEN = frozenset(
     [
-        *(
-            f"conv{transposed}{number}d"
-            for transposed in ("", "_transpose")
-            for number in (1, 2, 3)
-        ),
-        *(f"{kind}_pool{number}d" for kind in ("max", "avg") for number in (1, 2, 3)),
-        *(f"adaptive_avg_pool{number}d" for number in (1, 2, 3)),
-        "linear",
-        "batch_norm",
-        "layer_norm",
-        "group_norm",
-        "softmax",
-        "mean",
-        "cat",
-        "add",
-        "sub",
-        "mul",
-        "div",
         "relu",
         "relu6",
         "gelu",
@@ -45,15 +28,41 @@ _FRESH = frozenset(
         "hardtanh",
         "hardswish",
         "hardsigmoid",
-        "scaled_dot_product_attention",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "detach",
     ]
 )
-"""Operators whose result shares no memory with their operands."""
+"""Operators that may write into their first operand, and then only into that."""
 
 _SHARING = frozenset(
-    ["view", "transpose", "permute", "unsqueeze", "flatten", "dropout", "reshape", "contiguous"]
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "transpose",
+        "permute",
+        "t",
+        "numpy_T",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "expand_as",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "contiguous",
+        "dropout",
+        "detach",
+        "to",
+    ]
 )
-"""Operators whose result may share their operand's memory."""
+"""Operators whose result may share their operand's memory, and that shrinking knows."""
 
 
 def without_writes(exported: ExportedProgram) -> ExportedProgram:
@@ -72,6 +81,7 @@ def without_writes(exported: ExportedProgram) -> ExportedProgram:
     for node in nodes:
         if _writes(node):
             _rewrite(exported, node)
+    exported.graph.eliminate_dead_code()  # as decompositions do
     return exported
 
 
@@ -89,15 +99,27 @@ def _writes(node: Node) -> bool:
 
 
 def _is_plain(node: Node) -> bool:
-    """Whether decompositions would leave the operator as it is, but for writing."""
+    """Whether decompositions would leave the operator as it is, but for writing and for views."""
     if node.target is operator.getitem:
         return True
     if not _is_operator(node):
         return False
-    name = _name(node).removesuffix("_") if _writes(node) else _name(node)
+    name = _name(node)
+    if _writes(node):
+        return name.removesuffix("_") in _REWRITTEN
     if name == "batch_norm":
         return node.args[5] is False
-    return name in _FRESH or (name in _SHARING and not _writes(node))
+    if node.target._schema.is_mutable:  # type: ignore[union-attr]
+        return False
+    return name in _SHARING or not _shares(node)
+
+
+def _shares(node: Node) -> bool:
+    """Whether the operator's result may share memory with its operands."""
+    if not _is_operator(node) or _name(node) in _SHARING:
+        return True
+    returns = node.target._schema.returns  # type: ignore[union-attr]
+    return any(one.alias_info is not None for one in returns)
 
 
 def _is_unseen(node: Node) -> bool:
@@ -105,9 +127,9 @@ def _is_unseen(node: Node) -> bool:
     written = node.args[0]
     if not isinstance(written, Node) or written.op != "call_function":
         return False
-    if _name(written).removesuffix("_") not in _FRESH:
+    if _shares(written) and not _writes(written):
         return False
-    return not any(_name(user) in _SHARING for user in _before(written.users, node))
+    return not any(_shares(user) and not _writes(user) for user in _before(written.users, node))
 
 
 def _before(users: Iterable[Node], node: Node) -> list[Node]:

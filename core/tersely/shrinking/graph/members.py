@@ -79,8 +79,10 @@ def members_of(
             continue
         found.append(Member(name, tuple(classes)))
     if problems:
+        unread = [name for names in problems.values() for name in names]
         raise PlanError(
-            [f"{', '.join(names)}: {reason}; {_WAY_OUT}" for reason, names in problems.items()]
+            [f"{', '.join(names)}: {reason}; {_WAY_OUT}" for reason, names in problems.items()],
+            target=unread[0] if len(unread) == 1 else None,
         )
     return tuple(found)
 

@@ -55,6 +55,7 @@ from tersely.shrinking.operators.mixing import (
 from tersely.shrinking.operators.moving import is_moving, trace_moving
 from tersely.shrinking.operators.normalizing import NAMES as NORMS
 from tersely.shrinking.operators.normalizing import trace_norm
+from tersely.shrinking.operators.order_statistics import RANKS, trace_rank
 from tersely.shrinking.operators.picking import (
     PUTS,
     SORTS,
@@ -71,7 +72,6 @@ from tersely.shrinking.operators.picking import (
     trace_transform,
 )
 from tersely.shrinking.operators.pointwise import is_pointwise, tie_operands, trace_pointwise
-from tersely.shrinking.operators.ranking import RANKS, trace_rank
 from tersely.shrinking.operators.recurring import is_recurrent, trace_recurrent
 from tersely.shrinking.operators.repeating import is_copied, trace_copied
 

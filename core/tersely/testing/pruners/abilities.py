@@ -21,31 +21,15 @@ from tersely.contracts.pruner import (
 )
 from tersely.pruning.answers import check_order
 from tersely.testing.contract import ContractError, expect
-from tersely.testing.observations import added, expect_tensors, observers
+from tersely.testing.tensors import (
+    as_leaves,
+    expect_finite_tensors,
+    expect_gradients,
+    expect_tensors,
+    unwritten,
+)
 
 _STEPS = (0, 1, 10, 100, 10_000, 10_000_000)
-
-
-def check_module_observations(pruner: object, target: PruningTarget) -> None:
-    """Check that what is observed of a batch adds up, and that the batch stays as it is.
-
-    Args:
-        pruner: the algorithm.
-        target: a weight of a contract net.
-
-    Raises:
-        ContractError: it does not.
-    """
-    for observe, values in observers(pruner, target):
-        fresh = values.clone()
-        whole = observe(values, target)
-        expect(torch.equal(values, fresh), f"{target.name}: the batch was written to")
-        expect_tensors(whole, target.name)
-        first, second = (observe(part, target) for part in torch.split(values, 2))
-        joined = added(first, second)
-        for name, tensor in whole.items():
-            same = torch.allclose(joined[name].double(), tensor.double(), rtol=1e-3, atol=1e-5)
-            expect(same, f"{target.name}: {name!r} of a batch is not the sum of its two halves")
 
 
 def check_gradient_observations(pruner: object, target: PruningTarget) -> None:
@@ -65,12 +49,10 @@ def check_gradient_observations(pruner: object, target: PruningTarget) -> None:
         torch.randn(target.tensor.shape, generator=generator),
         torch.zeros(target.tensor.shape),
     ):
-        fresh = gradient.clone()
-        found = pruner.observe_gradient(gradient, target)
-        expect(torch.equal(gradient, fresh), f"{target.name}: the gradient was written to")
-        expect_tensors(found, target.name)
+        with unwritten(gradient, f"{target.name}: the gradient"):
+            found = pruner.observe_gradient(gradient, target)
+        expect_finite_tensors(found, target.name)
         for name, tensor in found.items():
-            expect(bool(tensor.isfinite().all()), f"{target.name}: {name!r} is not all finite")
             shared = tensor.untyped_storage().data_ptr() == gradient.untyped_storage().data_ptr()
             expect(
                 not shared,
@@ -99,9 +81,7 @@ def check_curvature_observations(pruner: object, targets: Sequence[PruningTarget
         several = len(found) == len(targets)
         expect(several, f"found {len(found)} observations of {len(targets)} targets")
         for target, part in zip(targets, found, strict=True):
-            expect_tensors(part, target.name)
-            for name, tensor in part.items():
-                expect(bool(tensor.isfinite().all()), f"{target.name}: {name!r} is not all finite")
+            expect_finite_tensors(part, target.name)
         try:
             torch.autograd.backward(loss)
         except RuntimeError as error:
@@ -126,7 +106,7 @@ def check_learned(pruner: object, target: PruningTarget) -> None:
     for name, tensor in pruner.start(_with_tensor(target, meta)).items():
         same = tensor.shape == start[name].shape
         expect(same, f"{target.name}: {name!r} has another shape on the meta device")
-    learned = {name: each.detach().clone().requires_grad_() for name, each in start.items()}
+    learned = as_leaves(start)
     for mask in (None, torch.ones(target.tensor.shape)):
         value = target.tensor.detach().clone().requires_grad_()
         found = pruner.masked(value, mask, learned)
@@ -139,9 +119,7 @@ def check_learned(pruner: object, target: PruningTarget) -> None:
         if mask is None:
             continue
         torch.autograd.backward(found.square().sum())
-        for name, tensor in learned.items():
-            is_reached = tensor.grad is not None and bool(tensor.grad.isfinite().all())
-            expect(is_reached, f"{where}: {name!r} gets no finite gradient")
+        expect_gradients(learned, where)
 
 
 def check_penalty(pruner: object, targets: list[PruningTarget]) -> None:

@@ -17,7 +17,7 @@ from tersely.planning.resolve import plan as make_plan
 from tersely.session.session import Session
 from tersely.testing.contract import ContractError, expect
 from tersely.testing.models import contract_net
-from tersely.testing.training import compress, prepare, share_due
+from tersely.testing.pruners.preparing import compress, prepare, share_due
 
 # Nothing, a number that floats do not hit, a half, and everything.
 _RATIOS = (0, 0.29, 0.5, 1)

@@ -35,24 +35,24 @@ from tersely.testing.models import (
     net_with_zeros,
     other_layout,
 )
+from tersely.testing.observations import check_observations_of_batches
 from tersely.testing.pruners.abilities import (
     check_curvature_observations,
     check_factor,
     check_gradient_observations,
     check_learned,
-    check_module_observations,
     check_penalty,
     solve_all,
 )
 from tersely.testing.pruners.budgets import check_granularity_budgets
-from tersely.testing.pruners.sessions import MODULES, PrunerSessionChecks
-from tersely.testing.training import (
+from tersely.testing.pruners.preparing import (
     compress,
     is_new_tensor,
     prepare,
     ranked_targets,
     ranking,
 )
+from tersely.testing.pruners.sessions import MODULES, PrunerSessionChecks
 from tersely.testing.untouched.modules import expect_own, untouched_modules
 from tersely.testing.untouched.random_state import untouched_random_state
 
@@ -175,7 +175,7 @@ class PrunerContract(PrunerSessionChecks):
         pruner, targets = self.make(), self._targets(contract_net())
         check_curvature_observations(pruner, targets)
         for target in targets:
-            check_module_observations(pruner, target)
+            check_observations_of_batches(pruner, target)
             check_gradient_observations(pruner, target)
 
     def check_learning(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Sequence
 
 import attrs
@@ -11,23 +10,18 @@ import torch
 
 from tersely.json_value import Json
 from tersely.session.attaching import attach
-from tersely.session.loading import load_session
 from tersely.session.session import Session
-from tersely.testing.contract import Contract, expect
-from tersely.testing.models import (
-    contract_batches,
-    contract_net,
-    has_own_classes,
-    with_weights_of,
-)
-from tersely.testing.training import (
+from tersely.testing.contract import expect
+from tersely.testing.models import contract_batches, contract_net
+from tersely.testing.pruners.preparing import (
     check_second_masks,
     compress,
     expect_same_masks,
     prepare,
     share_due,
-    train,
 )
+from tersely.testing.sessions import SessionChecks, expect_plain, restored
+from tersely.testing.training import train
 from tersely.testing.untouched.modules import expect_same_compiled
 
 MODULES = ("conv", "grouped", "transposed", "linear")
@@ -35,7 +29,7 @@ MODULES = ("conv", "grouped", "transposed", "linear")
 
 
 @attrs.define(eq=False)
-class PrunerSessionChecks(Contract):
+class PrunerSessionChecks(SessionChecks):
     """Checks that prune a small net as a user does."""
 
     def check_training(self) -> None:
@@ -56,7 +50,7 @@ class PrunerSessionChecks(Contract):
     def check_save_and_restore(self) -> None:
         """A saved session puts the same masks in force again."""
         session = self._compressed()
-        other = self._restored(session)
+        other = restored(session)
         expect_same_masks(session, other)
         batch = contract_batches()[0]
         same = torch.equal(session.model(batch), other.model(batch))
@@ -64,8 +58,8 @@ class PrunerSessionChecks(Contract):
 
     def check_resume(self) -> None:
         """A session that was saved and restored in the middle of training goes on bit for bit."""
-        session = prepare(contract_net(), self.recipe())
-        other = self._restored(session)
+        session = self.prepared()
+        other = restored(session)
         for one in (session, other):
             if session._engines.pruning.runs[0].is_trained:
                 train(one)
@@ -75,11 +69,11 @@ class PrunerSessionChecks(Contract):
 
     def check_saved_observations(self) -> None:
         """A session that was saved after it observed decides alike: no state outside of it."""
-        session = prepare(contract_net(), self.recipe())
+        session = self.prepared()
         (run,) = session._engines.pruning.runs
         if run.is_looking_again:  # it needs the batches themselves, which nothing saves
             return
-        other = self._restored(session)
+        other = restored(session)
         for one in (session, other):
             compress(one)
         expect_same_masks(session, other)
@@ -102,17 +96,7 @@ class PrunerSessionChecks(Contract):
         expected = session.model(batch)
         finished = session.finalize()
         torch.testing.assert_close(finished(batch), expected)
-        expect(has_own_classes(finished), "the finished model still carries instruments or buffers")
-
-    def check_detach(self) -> None:
-        """Detaching gives the dense model back, bit for bit."""
-        session = prepare(contract_net(), self.recipe())
-        before = {name: value.clone() for name, value in session.model.named_parameters()}
-        compress(session)
-        dense = session.detach()
-        for name, value in dense.named_parameters():
-            expect(torch.equal(value, before[name]), f"{name} did not come back")
-        expect(has_own_classes(dense), "the detached model still carries instruments or buffers")
+        expect_plain(finished, "finished")
 
     def recipe(
         self,
@@ -136,12 +120,19 @@ class PrunerSessionChecks(Contract):
         }
         return {"pruning": stage}
 
+    def prepared(self) -> Session:
+        """Return a session over a contract net whose pruner has seen what it asks for."""
+        return prepare(contract_net(), self.recipe())
+
+    def put_in_force(self, session: Session) -> None:
+        """Put masks in force.
+
+        Args:
+            session: a prepared session.
+        """
+        compress(session)
+
     def _compressed(self) -> Session:
-        session = prepare(contract_net(), self.recipe())
+        session = self.prepared()
         compress(session)
         return session
-
-    def _restored(self, session: Session) -> Session:
-        with tempfile.TemporaryDirectory() as folder:
-            session.save(folder)
-            return load_session(with_weights_of(session.model), folder)

@@ -15,7 +15,6 @@ from tersely.contracts.quantized_forward import LearnsScales, Simulates
 from tersely.contracts.quantized_weights import CorrectsBias, Equalizes, SolvesWeights
 from tersely.contracts.quantizer import (
     FollowsTraining,
-    MergesObservations,
     ObservesRange,
     QuantizationTarget,
 )
@@ -27,8 +26,9 @@ from tersely.quantization.solving import choose
 from tersely.quantization.targets import target_of
 from tersely.testing.contract import as_findings, expect
 from tersely.testing.models import contract_net
-from tersely.testing.observations import added, expect_tensors, observers
+from tersely.testing.observations import check_observations_of_batches, observers
 from tersely.testing.quantizers.sessions import QuantizerSessionChecks
+from tersely.testing.tensors import as_leaves, expect_gradients, expect_tensors, unwritten
 
 _PERTURBATIONS = (0.0, 0.3, -0.3, -100.0, 100.0)
 
@@ -40,27 +40,8 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
     def check_observations(self) -> None:
         """What is observed of a batch adds up, or merges, and leaves the batch as it is."""
         quantizer = self.make()
-        merge = quantizer.merge if isinstance(quantizer, MergesObservations) else added
         for case in self._cases():
-            target = case.target
-            for observe, values in observers(quantizer, target):
-                fresh = values.clone()
-                whole = observe(values, target)
-                expect(torch.equal(values, fresh), f"{target.name}: the batch was written to")
-                expect_tensors(whole, target.name)
-                parts = [observe(part, target) for part in torch.split(values, 2)]
-                joined = dict(parts[0])
-                for part in parts[1:]:
-                    joined = dict(merge(joined, part))
-                for name, tensor in whole.items():
-                    same = name in joined and torch.allclose(
-                        joined[name].double(), tensor.double(), rtol=1e-3, atol=1e-5
-                    )
-                    expect(
-                        same,
-                        f"{target.name}: {name!r} of a batch is not what its two halves make "
-                        "together",
-                    )
+            check_observations_of_batches(quantizer, case.target)
 
     def check_observer(self) -> None:
         """The observer of a range merges batches in any cut, and keeps values as they are."""
@@ -71,9 +52,8 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
             target = case.target
             observer, values = quantizer.observer(target), case.weight
             size = target.blocks.size
-            fresh = values.clone()
-            known = observer.observe(values, size)
-            expect(torch.equal(values, fresh), f"{target.name}: the values were written to")
+            with unwritten(values, f"{target.name}: the tensor"):
+                known = observer.observe(values, size)
             twice = observer.merge(known, observer.observe(values, size))
             counts = count_blocks(size, values.shape)
             for statistics in (known, twice, observer.join([known, twice])):
@@ -130,14 +110,12 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
             start = quantizer.start(qparams, target)
             expect_tensors(start, target.name)
             value, blind = case.weight, target.evolve(tensor=None)
-            learned = {name: each.detach().clone().requires_grad_() for name, each in start.items()}
+            learned = as_leaves(start)
             found = quantizer.learned_values(value, qparams, learned, blind)
             with as_findings():
                 check_simulated(found.detach(), value, target)
             torch.autograd.backward(found.square().sum())
-            for name, tensor in learned.items():
-                is_reached = tensor.grad is not None and bool(tensor.grad.isfinite().all())
-                expect(is_reached, f"{target.name}: {name!r} gets no finite gradient")
+            expect_gradients(learned, target.name)
             for shift in _PERTURBATIONS:
                 moved = {name: tensor + shift for name, tensor in start.items()}
                 self._check_meaning(quantizer, qparams, moved, case=case)
@@ -150,10 +128,8 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
         for case in self._cases():
             target = case.target
             weight = case.weight
-            fresh = weight.clone()
-            with torch.no_grad():
+            with torch.no_grad(), unwritten(weight, f"{target.name}: the weight"):
                 solved = quantizer.solve(target)
-            expect(torch.equal(weight, fresh), f"{target.name}: the weight was written to")
             if solved is not None:
                 with as_findings():
                     check_solved(solved, target)
@@ -169,8 +145,7 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
         for case in self._cases():
             target = case.target
             weight = case.weight
-            fresh = weight.clone()
-            with torch.no_grad():
+            with torch.no_grad(), unwritten(weight, f"{target.name}: the weight"):
                 factors = quantizer.input_scales([target])
                 expected = weight.shape[1]
                 expect(
@@ -180,7 +155,6 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
                 is_positive = bool((factors.isfinite() & (factors > 0)).all())
                 expect(is_positive, f"{target.name}: factors are not all finite and positive")
                 solved = quantizer.solve_scaled(target, factors)
-            expect(torch.equal(weight, fresh), f"{target.name}: the weight was written to")
             with as_findings():
                 check_solved(solved, target)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Mapping
 
 import attrs
@@ -17,30 +16,28 @@ from tersely.contracts.quantized_weights import Equalizes
 from tersely.json_value import Json
 from tersely.registry.registry import registry
 from tersely.session.attaching import attach
-from tersely.session.loading import load_session
 from tersely.session.session import Session
-from tersely.testing.contract import Contract, expect
+from tersely.testing.contract import expect
 from tersely.testing.models import (
     DTYPES,
     ContractNet,
     NarrowNet,
     contract_batches,
     contract_net,
-    has_own_classes,
     narrow_net,
     net_with_zeros,
     other_layout,
-    with_weights_of,
 )
-from tersely.testing.training import train
-from tersely.testing.untouched.modules import expect_same_compiled, untouched_modules
+from tersely.testing.sessions import SessionChecks, expect_plain, restored
+from tersely.testing.training import batches_for, train
+from tersely.testing.untouched.modules import expect_same_compiled
 from tersely.testing.untouched.random_state import untouched_random_state
 
 _MODULES = ("conv", "linear")
 
 
 @attrs.define(eq=False)
-class QuantizerSessionChecks(Contract):
+class QuantizerSessionChecks(SessionChecks):
     """Checks that quantize a small net as a user does."""
 
     def use(self) -> None:
@@ -81,7 +78,7 @@ class QuantizerSessionChecks(Contract):
             for target, qparams in targets.items():
                 is_usable = bool((qparams.scale.isfinite() & (qparams.scale > 0)).all())
                 expect(is_usable, f"{module}.{target}: its scale is not finite and positive")
-        _expect_same(session, self._restored(session))
+        _expect_same(session, restored(session))
 
     def check_rows_of_zeros(self) -> None:
         """A row of zeros, and a weight of nothing but zeros, are quantized like any other."""
@@ -149,7 +146,7 @@ class QuantizerSessionChecks(Contract):
     def check_save_and_restore(self) -> None:
         """A saved session puts the same scales in force again."""
         session = self.compressed()
-        other = self._restored(session)
+        other = restored(session)
         _expect_same(session, other)
         expect(
             torch.equal(_outputs(session), _outputs(other)), "the restored model computes otherwise"
@@ -158,7 +155,7 @@ class QuantizerSessionChecks(Contract):
     def check_resume(self) -> None:
         """A session that was saved after calibration goes on bit for bit: no state of its own."""
         session = self._calibrated(contract_net())
-        other = self._restored(session)
+        other = restored(session)
         (run,) = session._engines.quantization.runs
         for one in (session, other):
             if run.is_looking_again:  # it needs the batches themselves, which nothing saves
@@ -195,18 +192,19 @@ class QuantizerSessionChecks(Contract):
             found = getattr(finished.get_submodule(module), target)
             same = torch.allclose(found, weight, rtol=1e-4, atol=1e-6)
             expect(same or self._moves_factors(), f"{module}.{target} is another one now")
-        expect(has_own_classes(finished), "the finished model still carries instruments or buffers")
+        expect_plain(finished, "finished")
 
-    def check_detach(self) -> None:
-        """Detaching gives the dense model back, bit for bit, with its modes, hooks and flags."""
-        session = self._calibrated(contract_net(), is_plain=True)
-        before = {name: value.clone() for name, value in session.model.named_parameters()}
-        with untouched_modules(session.model):
-            session.compress()
-        dense = session.detach()
-        for name, value in dense.named_parameters():
-            expect(torch.equal(value, before[name]), f"{name} did not come back")
-        expect(has_own_classes(dense), "the detached model still carries instruments or buffers")
+    def prepared(self) -> Session:
+        """Return a calibrated session over a contract net, whose inputs stay as they are."""
+        return self._calibrated(contract_net(), is_plain=True)
+
+    def put_in_force(self, session: Session) -> None:
+        """Choose scales.
+
+        Args:
+            session: a prepared session.
+        """
+        session.compress()
 
     def compressed(
         self, net: ContractNet | NarrowNet | None = None, *, is_plain: bool = False
@@ -249,14 +247,8 @@ class QuantizerSessionChecks(Contract):
         self, net: ContractNet | NarrowNet, *, is_plain: bool = False, is_whole: bool = False
     ) -> Session:
         session = attach(net, self.recipe(is_plain=is_plain, is_whole=is_whole))
-        dtype = net.linear.weight.dtype
-        session.calibrate([batch.to(dtype) for batch in contract_batches()])
+        session.calibrate(batches_for(net))
         return session
-
-    def _restored(self, session: Session) -> Session:
-        with tempfile.TemporaryDirectory() as folder:
-            session.save(folder)
-            return load_session(with_weights_of(session.model), folder)
 
     def _moves_factors(self) -> bool:
         return isinstance(self.make(), Equalizes)
@@ -264,9 +256,8 @@ class QuantizerSessionChecks(Contract):
 
 def _outputs(session: Session) -> Tensor:
     net = session.model.eval()
-    dtype = next(net.parameters()).dtype
     with torch.no_grad():
-        found: Tensor = net(contract_batches()[0].to(dtype))
+        found: Tensor = net(batches_for(net)[0])
     return found
 
 

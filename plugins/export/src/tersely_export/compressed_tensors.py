@@ -15,6 +15,7 @@ from torch import Tensor
 
 import tersely
 from tersely.contracts import IntegerWeight
+from tersely_export.for_compressed_tensors.loading import WEIGHTS, refused_shapes
 from tersely_export.for_compressed_tensors.schemes import (
     groups_of,
     layers_of,
@@ -28,7 +29,6 @@ from tersely_export.masks import refused_masks
 from tersely_export.names import kept_floats, split_name
 from tersely_export.tensor_files import LARGEST_SHARD, StoredTensor, write_shards
 
-WEIGHTS = "model.safetensors"
 _WORD = 32
 _ROWS = 256
 
@@ -72,7 +72,7 @@ class CompressedTensors:
         if self.unlike_layers == "refuse" and inputs is not None:
             schemes = {one.module: one.scheme for one in layers_of(source)}
             found += refused_unlike(layers_of_one_input(source, inputs), schemes)
-        return found or [*_refused_zero_points(source), *_refused_shapes(source)]
+        return found or [*_refused_zero_points(source), *refused_shapes(source)]
 
     def write(self, source: tersely.ExportSource, path: Path) -> Sequence[Path]:
         """Write the configuration and the tensors, one at a time.
@@ -125,36 +125,6 @@ def example_of(source: tersely.ExportSource) -> Any:
     if source.example_inputs is not None:
         return source.example_inputs
     return getattr(source.model, "dummy_inputs", None)
-
-
-def class_of(model: torch.nn.Module) -> Any:
-    """Return the class that loads a model again.
-
-    Args:
-        model: the session's model.
-    """
-    import transformers  # late, as in `check`
-
-    cls = type(model)
-    # The class that is made on the fly comes first; the user's own is the last of that name.
-    same = [one for one in cls.__mro__ if one.__name__ == cls.__name__]
-    return getattr(transformers, cls.__name__, None) or same[-1]
-
-
-def _refused_shapes(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
-    """Yield parameters of other shapes than the class makes of the config, as after shrinking."""
-    model: Any = source.model
-    with torch.device("meta"):
-        fresh = class_of(model)(copy.deepcopy(model.config))
-    made = {name: tuple(one.shape) for name, one in fresh.named_parameters()}
-    for name, parameter in model.named_parameters():
-        shape = tuple(parameter.shape)
-        if made.get(name, shape) != shape:
-            yield tersely.Refusal(
-                f"its shape is {shape}, as after shrinking, and its class makes {made[name]} of "
-                "the config, which is what transformers loads; export to onnx or safetensors",
-                name,
-            )
 
 
 def _refused_zero_points(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:

@@ -14,6 +14,7 @@ import tersely
 from tersely.contracts import IntegerWeight
 
 _MATRIX = 2
+_MOST_BITS = 8
 _BITS = re.compile(r"u?int(\d+)\Z")
 
 
@@ -125,20 +126,17 @@ def has_zero_points(weight: IntegerWeight, bits: int) -> bool:
     return bool((weight.qparams.zero_point != shift).any())
 
 
-def refused_numbers(
-    name: str, weight: IntegerWeight, *, most_bits: int = 8
-) -> tersely.Refusal | None:
+def refused_numbers(name: str, weight: IntegerWeight) -> tersely.Refusal | None:
     """Return why a format of small integers with scales cannot hold a weight, or None.
 
     Args:
         name: the weight's full name.
         weight: the weight as integers.
-        most_bits: the most bits of an integer in the format.
     """
     qparams, bits = weight.qparams, bits_of(weight)
-    if bits is None or bits > most_bits:
+    if bits is None or bits > _MOST_BITS:
         return tersely.Refusal(
-            f"the format holds integers of up to {most_bits} bits, and this is {qparams.dtype}; "
+            f"the format holds integers of up to {_MOST_BITS} bits, and this is {qparams.dtype}; "
             "quantize it to int8 or fewer bits",
             name,
         )

@@ -20,7 +20,7 @@ from transformers.utils import logging
 import tersely
 from tersely.contracts import IntegerWeight
 from tersely_export.agreement import compare, detached_inputs, tensors_of
-from tersely_export.compressed_tensors import WEIGHTS, class_of
+from tersely_export.for_compressed_tensors.loading import WEIGHTS, class_of
 from tersely_export.for_compressed_tensors.running import run_compressed
 from tersely_export.for_compressed_tensors.schemes import layers_of
 from tersely_export.grids import bits_of, signed

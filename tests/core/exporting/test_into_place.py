@@ -3,9 +3,9 @@
 import pytest
 
 from tersely.errors import ExportError
-from tersely.exporting import moving
+from tersely.exporting import into_place
 from tersely.exporting.exchanging import exchange
-from tersely.exporting.moving import move_all, need_replaceable
+from tersely.exporting.into_place import move_all, need_replaceable
 from tersely.exporting.scratch import scratch_folder
 
 
@@ -82,13 +82,13 @@ def test_where_folders_cannot_change_places_the_old_one_comes_back_on_failure(
     tmp_path, monkeypatch
 ):
     place = folder_of(tmp_path / "model", "old")
-    monkeypatch.setattr(moving, "exchange", lambda one, other: False)
+    monkeypatch.setattr(into_place, "exchange", lambda one, other: False)
     with scratch_folder(tmp_path) as scratch:
         with pytest.raises(FileNotFoundError):
-            moving._move(scratch / "model", place)
+            into_place._move(scratch / "model", place)
         assert names_in(place) == ["old"]
 
-        moving._move(folder_of(scratch / "model", "new"), place)
+        into_place._move(folder_of(scratch / "model", "new"), place)
 
     assert names_in(place) == ["new"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tersely.arithmetic.reused import Reused, empty_like, multiply
+from tersely.arithmetic.reused_memory import Reused, empty_like, multiply
 
 LARGE = 2**21 + 8
 

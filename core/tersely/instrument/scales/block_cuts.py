@@ -14,7 +14,7 @@ Kind: TypeAlias = Literal["tensor", "channel", "token", "fixed"]
 
 
 @attrs.frozen(eq=False)
-class Cut:
+class BlockCut:
     """Cuts values into the blocks that share a scale.
 
     Attributes:

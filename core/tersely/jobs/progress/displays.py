@@ -33,8 +33,8 @@ Gauge: TypeAlias = Callable[[int, int], None]
 """Called with how much is done and how much there is."""
 
 
-class Voice(Protocol):
-    """What a job says while it runs."""
+class Display(Protocol):
+    """Where a job shows its progress."""
 
     def phase(self, title: str) -> contextlib.AbstractContextManager[None]:
         """Announce a phase; the context ends when it is finished.
@@ -102,15 +102,15 @@ def length_of(batches: Iterable[object]) -> int | None:
 
 
 @contextlib.contextmanager
-def watch(console: Console, *, phases: int) -> Iterator[Voice]:
-    """Yield the voice that suits a console: bars on a terminal, lines elsewhere.
+def watch(console: Console, *, phases: int) -> Iterator[Display]:
+    """Yield the display that suits a console: bars on a terminal, lines elsewhere.
 
     Args:
         console: where to speak.
         phases: how many phases the job has.
     """
     if not console.is_terminal:
-        yield PlainVoice(console, phases=phases)
+        yield PlainDisplay(console, phases=phases)
         return
     bars = Progress(
         SpinnerColumn(),
@@ -124,10 +124,10 @@ def watch(console: Console, *, phases: int) -> Iterator[Voice]:
         refresh_per_second=4,  # the display shares its cores with the training
     )
     with bars:
-        yield BarVoice(console, bars, phases=phases)
+        yield BarDisplay(console, bars, phases=phases)
 
 
-class PlainVoice:
+class PlainDisplay:
     """Speaks in lines that stay the same from run to run, for log files and tests.
 
     Args:
@@ -198,7 +198,7 @@ class PlainVoice:
             lines.end()
 
 
-class BarVoice:
+class BarDisplay:
     """Shows one bar for the phases and one for what a phase counts.
 
     Args:

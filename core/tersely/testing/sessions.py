@@ -1,0 +1,69 @@
+"""What holds of every algorithm in a session that it compresses, whatever the method is."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+
+import attrs
+import torch
+from torch import nn
+
+from tersely.session.loading import load_session
+from tersely.session.session import Session
+from tersely.testing.contract import Contract, expect
+from tersely.testing.models import has_own_classes, with_weights_of
+from tersely.testing.untouched.modules import untouched_modules
+
+
+@attrs.define(eq=False)
+class SessionChecks(Contract):
+    """Checks that compress a small net as a user does."""
+
+    @abstractmethod
+    def prepared(self) -> Session:
+        """Return a session over a contract net, just before `compress`, which finishes plain."""
+
+    @abstractmethod
+    def put_in_force(self, session: Session) -> None:
+        """Call `compress`.
+
+        Args:
+            session: a prepared session.
+        """
+
+    def check_detach(self) -> None:
+        """Detaching gives the dense model back, bit for bit, with its modes, hooks and flags."""
+        session = self.prepared()
+        before = {name: value.clone() for name, value in session.model.named_parameters()}
+        with untouched_modules(session.model):
+            self.put_in_force(session)
+        dense = session.detach()
+        for name, value in dense.named_parameters():
+            expect(torch.equal(value, before[name]), f"{name} did not come back")
+        expect_plain(dense, "detached")
+
+
+def expect_plain(model: nn.Module, state: str) -> None:
+    """Check that nothing of a session is left on a contract net.
+
+    Args:
+        model: the net.
+        state: what was done with it, for the message.
+
+    Raises:
+        ContractError: a class or a buffer is left.
+    """
+    is_plain = has_own_classes(model)
+    expect(is_plain, f"the {state} model still carries instruments or buffers")
+
+
+def restored(session: Session) -> Session:
+    """Return what a session is after it was saved, on a new contract net of the same weights.
+
+    Args:
+        session: a session over a contract net.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        session.save(folder)
+        return load_session(with_weights_of(session.model), folder)
