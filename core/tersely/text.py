@@ -117,7 +117,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def unmistakable(word: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate that a misspelt word can only stand for, or None.
+    """Return the only candidate that a misspelt word can mean, or None.
 
     Args:
         word: what was written.

@@ -156,7 +156,8 @@ def test_half_of_every_row_costs_no_more_than_topk(ratio):
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_compressing_a_small_target_costs_some_three_times_a_mask_by_hand(least_ratio):
+def test_masking_a_small_target_costs_less_than_twice_a_mask_by_hand(least_ratio):
+    """1.4 measured on a busy machine."""
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(2000)))
     masks = [torch.empty(8, 8) for _ in model]
@@ -170,4 +171,21 @@ def test_compressing_a_small_target_costs_some_three_times_a_mask_by_hand(least_
             magnitude = layer._parameters["weight"].abs()
             mask.copy_(magnitude > magnitude.flatten().kthvalue(32).values)
 
-    assert least_ratio(session.compress, by_hand, repeats=9) <= 3.4
+    assert least_ratio(session.compress, by_hand, repeats=9) <= 1.8
+
+
+@pytest.mark.usefixtures("_one_thread")
+def test_quantizing_a_small_target_costs_some_twice_a_scale_by_hand(least_ratio):
+    """2.1 to 2.3 measured on a busy machine."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(2000)))
+    scales = [torch.zeros(()) for _ in model]
+    entry = {"op_types": ["Linear"], "target_names": ["weight"], "quant_dtype": "int8"}
+    session = tersely.attach(model, {"quantization": {"algorithm": "rtn", "config_list": [entry]}})
+
+    @torch.no_grad()
+    def by_hand():
+        for layer, scale in zip(model, scales, strict=True):
+            scale.copy_(layer._parameters["weight"].abs().amax() / 127)
+
+    assert least_ratio(session.compress, by_hand, repeats=9) <= 2.6

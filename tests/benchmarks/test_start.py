@@ -70,15 +70,16 @@ def test_a_hundred_entries_are_validated_in_half_a_second(tmp_path):
 
 
 @pytest.mark.usefixtures("_one_thread")
-def test_the_channels_of_resnet_18_are_grouped_in_twice_the_time_of_the_export(resnet, ratio):
+def test_the_channels_of_resnet_18_are_grouped_in_the_time_of_an_export(resnet, least_ratio):
+    """0.9 measured, also of ResNet-50: four fifths are an export without the lines of code."""
     model, image = resnet.resnet18().eval(), torch.randn(1, 3, 64, 64)
     given = [{"op_types": ["Conv2d"], "sparse_ratio": 0.5}]
-    found = ratio(
+    found = least_ratio(
         lambda: tersely.auto_dependency_groups(model, given, image),
         lambda: torch.export.export(model, (image,), strict=False),
         repeats=5,
     )
-    assert found < 2
+    assert found < 1.2
 
 
 def test_twenty_thousand_entries_load_while_pyyaml_makes_their_nodes(tmp_path, least_ratio):

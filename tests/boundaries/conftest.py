@@ -52,7 +52,7 @@ def core() -> tuple[Source, ...]:
 
 @pytest.fixture(scope="session")
 def plugins() -> tuple[Source, ...]:
-    """Every module of the four official families."""
+    """Every module of the official families."""
     return tuple(
         read(file, top=top)
         for top in sorted((ROOT / "plugins").glob("*/src"))

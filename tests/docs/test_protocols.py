@@ -52,6 +52,8 @@ GIVEN = [
     ("exporter", tersely.QuantizedActivation),
     ("exporter", tersely.SharedChannels),
 ]
+HAD = {"ScoresBlocks": {"importance"}}
+"""What an ability does itself: a class that wrote it as well would not gain from the ability."""
 OF_THE_CORE = {"make_floats", "make_program"}
 """What only the core calls: the members that they stand for are explained instead."""
 
@@ -112,7 +114,8 @@ def test_every_ability_belongs_to_a_kind():
 def test_every_member_of_an_ability_is_in_an_example_that_declares_it(kind, name, pages):
     found = shown(pages, kind)
     assert name in found
-    assert sorted(members(getattr(contracts, name)) - found[name]) == []
+    wanted = members(getattr(contracts, name)) - HAD.get(name, set())
+    assert sorted(wanted - found[name]) == []
 
 
 @pytest.mark.parametrize(("kind", "protocol"), PROTOCOLS)

@@ -60,6 +60,7 @@ FOUND_BY = (
     ("pruner", "further:ViewsMemory", "check_layout"),
     ("pruner", "further:ReadsStorage", "check_layout"),
     ("pruner", "further:DeviatesFromOthers", "check_narrow"),
+    ("pruner", "further:DividesByLargest", "check_blocks"),
     ("pruner", "further:SquaresInHalf", "check_scores"),
     ("pruner", "further:ClearsGradients", "check_weights_untouched"),
     ("pruner", "further:SpendsGradient", "check_observations"),

@@ -33,15 +33,15 @@ def migrated(hint: str) -> str:
 def inputs_make_singular() -> str:
     """The products of inputs cannot be inverted."""
     return (
-        "the products of its inputs make a singular matrix, which cannot be inverted; "
-        "calibrate with more batches or raise percdamp"
+        "the Gram matrix of its inputs is singular and cannot be inverted; calibrate with more "
+        "batches or raise percdamp"
     )
 
 
 def options_are_open() -> str:
     """A descriptor's options accept anything."""
     return (
-        "options accepts unknown keys, so a user's typing mistake would pass in silence; set "
+        "options accepts unknown keys, so a misspelled option would be ignored silently; set "
         "additionalProperties to false"
     )
 
@@ -58,7 +58,7 @@ def no_finished_run(folder: object, found: str) -> str:
 
 def goes_on_after(*parts: str) -> str:
     """What a resumed job prints first."""
-    return f"going on after: {', '.join(parts)}\n"
+    return f"continuing after: {', '.join(parts)}\n"
 
 
 def without_resume() -> str:

@@ -85,7 +85,7 @@ def fake_quantize(tensor: Tensor, qparams: QParams, *, clip_gradient: bool = Fal
     Args:
         tensor: any shape, float.
         qparams: how to quantize it.
-        clip_gradient: pass no gradient where the value lies outside the range.
+        clip_gradient: pass no gradient where the value is outside of the range.
 
     Returns:
         ``tensor``'s shape and dtype.

@@ -37,7 +37,7 @@ class Blocks:
 
     Attributes:
         size: elements per block, one integer per dimension, -1 = the whole dimension; of numbered
-            blocks what stands for their numbers in every function that takes a size.
+            blocks the object that represents them in every function that takes a size.
         scope: elements per scope in the same notation: the ratio is met in each scope on its
             own; None = the whole tensor.
         keep: blocks kept in every scope (the N of N:M), or None when a ratio or threshold decides.
@@ -77,8 +77,8 @@ class Blocks:
         found = size if index is None else Numbering(index)
         if isinstance(found, Numbering) and (scope is not None or keep is not None):
             raise NumberingError(
-                "a scope holds rectangles of blocks, and numbered blocks have no places in one; "
-                "leave scope and keep out beside index"
+                "a scope consists of rectangular blocks, so it cannot be combined with numbered "
+                "blocks; leave out scope and keep when you give index"
             )
         self.__attrs_init__(() if found is None else found, scope, keep)
 
@@ -127,7 +127,7 @@ def resolve_size(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def count_blocks(size: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """Return how many blocks lie along each dimension, or (blocks,) of numbered ones.
+    """Return the number of blocks along each dimension, or (blocks,) for numbered ones.
 
     Args:
         size: block size, one integer per dimension.

@@ -1,7 +1,7 @@
 """Fake quantization as one differentiable function of plain tensors and numbers.
 
 It runs in every forward, so it allocates its result and works in place from there on. The
-arguments are flat so that ``torch.compile`` and ``torch.export`` see nothing but tensors.
+arguments are flat so that ``torch.compile`` and ``torch.export`` see only tensors.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def fake_quantize_flat(  # noqa: PLR0913  # flat, as compiled graphs see plain n
             what the shape of the scale implies.
         clip_gradient: pass no gradient where ``value / scale + zero_point``, not rounded, lies
             outside the range, or ``value / scale`` outside of the table. Otherwise the gradient
-            passes as it is. For this ``value`` is kept for backward, which is no new memory for a
+            passes as it is. This keeps ``value`` for backward, which takes no new memory for a
             parameter.
         is_zero_first: add the zero point before rounding (rule Q7.1); it may be any number.
         levels: shape (levels,), ascending, the table to whose nearest entry values go; or None. The

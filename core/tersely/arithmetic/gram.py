@@ -73,8 +73,8 @@ def inverse_factor(gram: Tensor) -> Tensor:
     factor, info = torch.linalg.cholesky_ex(gram.flip(0, 1))
     if int(info):
         raise ValueError(
-            "the products of its inputs make a singular matrix, which cannot be inverted; "
-            "calibrate with more batches or raise percdamp"
+            "the Gram matrix of its inputs is singular and cannot be inverted; calibrate with more "
+            "batches or raise percdamp"
         )
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     inverse: Tensor = torch.linalg.solve_triangular(factor, identity, upper=False)

@@ -24,12 +24,12 @@ def levels_problem(levels: object, quant_min: int, quant_max: int) -> str | None
     """
     if not isinstance(levels, Tensor) or not levels.is_floating_point() or levels.ndim != 1:
         found = f"{list(levels.shape)}" if isinstance(levels, Tensor) else type(levels).__name__
-        return f"levels are one row of floats, and these are {found}"
+        return f"levels must be a 1-dim tensor of floats, found {found}"
     if len(levels) < _FEWEST or not bool(levels.isfinite().all() and (levels.diff() > 0).all()):
-        return "levels are two or more finite values, each above the one before it"
+        return "levels must be two or more finite values in ascending order"
     bits = (len(levels) - 1).bit_length()
     if quant_min != 0 or len(levels) > quant_max + 1:
-        return f"{len(levels)} levels are counted from 0; write quant_dtype: uint{bits} or wider"
+        return f"{len(levels)} levels have indices from 0; write quant_dtype: uint{bits} or wider"
     return None
 
 

@@ -27,7 +27,7 @@ class Limits(NamedTuple):
         quant_min: the smallest.
         quant_max: the largest.
         float8: the float8 type that stores them and whose cast rounds; None for integers.
-        is_zero_first: whether the zero point is added before rounding, as it is no integer.
+        is_zero_first: whether the zero point is added before rounding because it is not an integer.
     """
 
     quant_min: int
@@ -46,7 +46,7 @@ def precision(scale: Tensor) -> torch.dtype:
 
 
 def with_rank(values: Tensor, rank: int) -> Tensor:
-    """Return a view that broadcasts alike and has at least as many dimensions.
+    """Return a view that broadcasts the same way and has at least as many dimensions.
 
     Args:
         values: any shape.
@@ -73,7 +73,7 @@ def divide(value: Tensor, scale: Tensor, *, out: Tensor | None = None) -> Tensor
 def to_levels_(quotient: Tensor, zero_point: Tensor | None, limits: Limits) -> Tensor:
     """Take ``value / scale`` to what will be stored, in place: round, add the zero point, clamp.
 
-    A zero point that is no integer is added before rounding.
+    A zero point that is not an integer is added before rounding.
 
     Args:
         quotient: any shape, as `divide` returns it.
@@ -119,7 +119,7 @@ def is_cut(value: Tensor) -> bool:
 def levels_by_piece(
     value: Tensor, scale: Tensor, zero_point: Tensor | None, limits: Limits, *, into: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Yield what will be stored, piece by piece; beside ``into`` little is allocated.
+    """Yield what will be stored, piece by piece; apart from ``into``, little is allocated.
 
     Args:
         value: any shape, float.

@@ -18,7 +18,7 @@ class NumberingError(ValueError):
 
 
 class Numbering(tuple[int, ...]):
-    """A block size that is no rectangle, for every function that takes one.
+    """A block size that is not rectangular, for every function that takes one.
 
     To code that reads lengths it is a 0 for each dimension, which no length along a dimension is,
     so that what does not know of numbers fails instead of cutting something else.
@@ -252,7 +252,7 @@ def _numbers(index: Index) -> Tensor:
         numbers = index if isinstance(index, Tensor) else _from_array(np.array(index))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise NumberingError(
-            f"the index of blocks is no tensor ({error}); number every element's block in the "
+            f"the index of blocks is not a tensor ({error}); number every element's block in the "
             "shape of the target"
         ) from None
     if numbers.is_meta or numbers.layout != torch.strided:
@@ -280,8 +280,8 @@ def _sizes(numbers: Tensor) -> Tensor:
     lowest, highest = (int(value) for value in flat.aminmax())
     if lowest < 0:
         raise NumberingError(
-            f"the index of blocks holds {lowest}, expected numbers from 0 on: every element lies "
-            "in a block"
+            f"the index of blocks holds {lowest}, expected numbers from 0 on: every element "
+            "belongs to a block"
         )
     if highest >= flat.numel():
         raise NumberingError(

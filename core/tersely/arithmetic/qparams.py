@@ -14,7 +14,7 @@ class QParams:
 
     Attributes:
         scale: shape (blocks along each dimension) or 0-dim, float, value units per integer step.
-        zero_point: scale's shape. Whole numbers: the integer that stands for zero, and integers are
+        zero_point: scale's shape. Whole numbers: the integer that represents zero, and integers are
             ``clamp(round(x / scale) + zero_point)``. Of a float dtype: any number, and integers are
             ``clamp(round(x / scale + zero_point))``. Either way they are read as
             ``(integer - zero_point) * scale``.

@@ -40,7 +40,7 @@ def block_range(values: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         return resolved.range(values)
     counts = tuple(length // one for one, length in zip(resolved, values.shape, strict=True))
     if all(count == 1 for count in counts):
-        # One pass over both ends is twice as fast as two, unless the values lie apart in memory.
+        # One pass over both ends is twice as fast as two, unless the values are not contiguous.
         is_dense = values.is_contiguous()
         low, high = torch.aminmax(values) if is_dense else (values.amin(), values.amax())
         return low.reshape(counts), high.reshape(counts)

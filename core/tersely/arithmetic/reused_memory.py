@@ -24,7 +24,7 @@ _count: Any = getattr(torch._C, "_storage_Use_Count", None)  # of torch 2.1 and 
 class Reused:
     """One piece of memory for each shape and dtype of results; mutable, as results come and go.
 
-    A result whose memory nobody holds any more makes room for the next one like it. Copies and
+    The memory of a result that is no longer used serves the next similar result. Copies and
     pickles come without memory.
     """
 
@@ -43,7 +43,7 @@ class Reused:
             _offers.reused = before
 
     def like(self, value: Tensor) -> Tensor:
-        """Return a tensor of any values, in memory that nobody else has.
+        """Return a tensor of arbitrary values, in memory that is not shared.
 
         Args:
             value: what it is like, on the processor.

@@ -40,7 +40,7 @@ def calibrate(
         forward: called as forward(model, batch), or None for the default.
         mask: how to find which positions of a batch are data.
     """
-    # Named before batches are blamed for what such weights make of them.
+    # Reported first, or batches would be blamed for what such weights produce.
     need_finite(one for engine in engines for run in engine.begun for one in run.all_bound_targets)
     observers = [one for engine in engines for one in engine.observers(engine.begun)]
     kept = tuple(batches) if stages_that_look(engines, context.steps) else None

@@ -87,7 +87,7 @@ _SMALLEST_ROW = 2
 
 
 class _Enough(Exception):  # noqa: N818  # control flow, not an error
-    """Ends a forward pass once it has shown what it was run for."""
+    """Ends a forward pass once it has provided what it was run for."""
 
 
 @attrs.frozen(eq=False)

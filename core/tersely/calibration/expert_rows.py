@@ -38,7 +38,7 @@ _GATHERING = ("aten::index", "aten::index_select")
 
 @attrs.frozen(eq=False)
 class _Stack:
-    """Where matrices lie in memory.
+    """The place of matrices in memory.
 
     Attributes:
         name: the parameter.
@@ -69,7 +69,7 @@ class _Found(NamedTuple):
     """A factor of a product: matrices of a stack.
 
     Attributes:
-        stack: where they lie.
+        stack: their place in memory.
         first: the index of the first among those of the stack.
         is_from_start: whether it begins with the first output and input.
     """
@@ -80,7 +80,7 @@ class _Found(NamedTuple):
 
 
 class Products(TorchDispatchMode):
-    """Sees the products of one call of a module; mutable because it learns where matrices lie.
+    """Sees the products of one call of a module; mutable because it learns the places of matrices.
 
     Args:
         see: what to do with the rows of an expert.
@@ -121,7 +121,7 @@ class Products(TorchDispatchMode):
 
     def _remember(self, tensor: Tensor, stack: _Stack) -> None:
         if stack.steps[0] < stack.length_of_one:
-            return  # matrices that lie in each other are not told apart by where they begin
+            return  # nested matrices cannot be distinguished by where they begin
         known = self.stacks.setdefault(_identity(tensor), [])
         if not any(one.name == stack.name and one.offset == stack.offset for one in known):
             known.append(stack)
@@ -207,7 +207,7 @@ class Products(TorchDispatchMode):
             start = max(start, end)
 
     def _whole_inputs(self, weight: Tensor, dim: int) -> _Found | None:
-        """Return where a factor lies whose dimension ``dim``, summed over, is that of inputs."""
+        """Return the place of a factor whose dimension ``dim``, summed over, is that of inputs."""
         found = self._find(weight)
         if found is None or not found.is_from_start:
             return None
@@ -226,7 +226,7 @@ class Products(TorchDispatchMode):
             yield expert, (experts == expert).nonzero().flatten().to(weight.device)
 
     def _follow_copy(self, name: str, args: tuple[Any, ...], output: Any) -> None:
-        """Remember where a copy of matrices lies: gathered for each row, or of another type."""
+        """Remember the place of a copy of matrices: gathered for each row, or of another type."""
         source = next(one for one in args if isinstance(one, Tensor) and self._is_known(one))
         found = self._find(source)
         is_copy = isinstance(output, Tensor) and self._find(output) is None

@@ -79,7 +79,7 @@ class _Calls:
         products: sees the products of the call under way.
         values: parameter -> its values as the call under way reads them.
         kept: which rows of the call under way are data; None when all of them are.
-        lead: the shape in which they lie: (rows,), or (batch, positions).
+        lead: their leading shape: (rows,), or (batch, positions).
         is_caching: whether autocast keeps what it casts, which would hide the next read.
         has_rows: whether a call had rows.
     """

@@ -1,4 +1,4 @@
-"""The one answer to whether calibration batches will be needed again, and so have to be kept."""
+"""Decides whether calibration batches will be needed again and must be kept."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def need_kept_batches(engines: Sequence[Engine[Any]], context: Context, call: st
 
 
 def release_batches(engines: Sequence[Engine[Any]], context: Context) -> None:
-    """Forget calibration batches that nothing will look at any more.
+    """Forget calibration batches that are no longer needed.
 
     Args:
         engines: the session's engines.

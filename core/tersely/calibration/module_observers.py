@@ -75,7 +75,7 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
     Linear layers that receive one and the same tensor (queries, keys and values) share what is
     observed of it: it is computed once and the sums are one object.
 
-    Experts that lie in one parameter are observed one by one, see `watch_experts`.
+    Experts stacked in one parameter are observed one by one, see `watch_experts`.
 
     Args:
         watches: who observes what.
@@ -105,7 +105,7 @@ def watch_modules(watches: Sequence[Watch]) -> Iterator[None]:
 
 
 def collect_watches(watches: Sequence[Watch], *, unreached: Unreached) -> None:
-    """Combine what all processes saw, so that all of them decide alike.
+    """Combine what all processes observed, so that all of them decide the same.
 
     A module that only some processes called, such as an expert that a router chose in one of them,
     counts with what those saw.

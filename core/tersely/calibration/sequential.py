@@ -94,7 +94,7 @@ def _follow(
     bound_targets: Sequence[BoundTarget],
     compress: Callable[[Sequence[BoundTarget]], None],
 ) -> list[BoundTarget]:
-    """Compress what lies in a chain of blocks and return the rest."""
+    """Compress the targets in a chain of blocks and return the rest."""
     waiting = list(bound_targets)
     calls = chain.calls
     for block in told(blocks, "blocks compressed"):

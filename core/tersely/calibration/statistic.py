@@ -1,4 +1,4 @@
-"""What calibration notes of one input or output, and how the notes of all processes meet."""
+"""The statistic of one input or output in calibration, and how processes combine theirs."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class StatisticObservers(Observers):
         return observe_targets(self.statistics)
 
     def collect(self) -> None:
-        """Combine what all processes saw, so that all of them decide alike."""
+        """Combine what all processes observed, so that all of them decide the same."""
         everyone = gather([one.seen() for one in self.statistics.values()])
         missing = []
         for number, statistic in enumerate(self.statistics.values()):

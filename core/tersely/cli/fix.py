@@ -1,4 +1,4 @@
-"""Mends files: writes the one right answer to each mistake that has one."""
+"""Fixes files: writes the one right answer to each mistake that has one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUNDS = 10  # a mended key may show what is wrong below it
 
 
 def fix_file(checked: Checked) -> tuple[Problem, ...]:
-    """Mend a file as far as its mistakes have one right answer, and return those that had.
+    """Fix the mistakes of a file that have one right answer, and return them.
 
     Comments, order and layout stay; the file is written whole or not at all.
 

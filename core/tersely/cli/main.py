@@ -40,7 +40,7 @@ _SUMMARIES: Mapping[str, str] = {
     "report": "Show the report of a finished run.",
     "compare": "Show finished runs side by side.",
     "export": "Write the model of a finished run in another format.",
-    "sensitivity": "Measure how much quality each layer costs.",
+    "sensitivity": "Measure how much quality compressing each layer costs.",
     "search": "Find the cheapest recipe that is good enough.",
     "plugins": "List, describe, check and create plugins.",
     "schema": "Write the JSON Schema of recipes, for editors.",
@@ -75,7 +75,7 @@ class LazyGroup(click.Group):
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from tersely import __version__  # late: the version is asked for rarely
+        from tersely import __version__  # imported late, as it is rarely needed
 
         click.echo(f"tersely {__version__}")
         ctx.exit()

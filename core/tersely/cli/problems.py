@@ -67,7 +67,7 @@ def render(checked: Sequence[Checked], output: Format) -> Iterator[str]:
 
 
 def explain(error: ConfigError) -> Iterator[str]:
-    """Yield the lines that show a document's problems beside its own lines.
+    """Yield lines that show the problems of a document with the lines that contain them.
 
     Args:
         error: what a command failed with.
@@ -91,7 +91,7 @@ def _shown(checked: Checked) -> Iterator[str]:
         yield f"{checked.file}: ... and {more} more; --format json lists them all"
 
 
-_SHOWN = 50  # who reads more than that corrects some and comes back
+_SHOWN = 50  # a longer list is not useful at once
 
 _KINDS = {
     "pruning": "pruning config list",

@@ -1,4 +1,4 @@
-"""Where commands put what they make: a file, whole or not at all, or standard output."""
+"""Where commands write their output: a file, atomically, or standard output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tersely.storage.durable import write_whole
 
 
 def write_file(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Write a file, and say so.
+    """Write a file and print its name.
 
     Args:
         path: the file.

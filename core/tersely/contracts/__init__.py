@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tersely.contracts.pruner import Learns as Learns
     from tersely.contracts.pruner import MakesNewScores as MakesNewScores
     from tersely.contracts.pruner import ObservesGradients as ObservesGradients
+    from tersely.contracts.pruner import ScoresBlocks as ScoresBlocks
     from tersely.contracts.pruner import Solves as Solves
     from tersely.contracts.quantized_forward import ClipsGradients as ClipsGradients
     from tersely.contracts.quantized_forward import LearnsScales as LearnsScales
@@ -82,6 +83,7 @@ _WHERE = {
     "RegrowsFromZero": "regrowing",
     "RoundsAtRandom": "quantized_forward",
     "RunsExport": "exporter",
+    "ScoresBlocks": "pruner",
     "ScoresModel": "whole_model",
     "Sequential": "abilities",
     "Simulates": "quantized_forward",

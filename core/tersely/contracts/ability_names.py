@@ -23,6 +23,7 @@ PRUNER_ABILITIES: Mapping[str, Needs] = {
     "Solves": "nothing",
     "Sequential": "nothing",
     "MakesNewScores": "nothing",
+    "ScoresBlocks": "nothing",
     "RegrowsFromZero": "nothing",
     "ScoresModel": "nothing",
     "OrdersInputs": "nothing",

@@ -85,7 +85,7 @@ def of_expert(target: Target, expert: int) -> Target:
         ValueError: the target is an input or output.
     """
     if target.tensor is None:
-        raise ValueError(f"{target.name} is an input or output, which no expert has a part of")
+        raise ValueError(f"{target.name} is an input or output, which is not divided among experts")
     part = attrs.evolve(
         target,
         plan=plan_of_expert(target.plan, expert),

@@ -89,7 +89,7 @@ class QuantizedActivation:
 
 
 def _tell_nobody(title: str) -> None:
-    """Report nothing; outside of an export, nobody is listening."""
+    """Report nothing: outside of an export there is no progress to show."""
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)

@@ -1,4 +1,4 @@
-"""Pruners, and their abilities to observe, learn, change weights and grow by themselves.
+"""Pruners, and their abilities to observe, learn, change weights and control growth.
 
 An algorithm has an ability when it inherits from its class or lists its name in its descriptor
 (see `tersely.contracts.abilities`).
@@ -177,3 +177,31 @@ class MakesNewScores(Ability):
     """
 
     new_scores: bool = True
+
+
+class ScoresBlocks(Ability):
+    """A pruner whose score of a block depends on nothing but the values in it.
+
+    Small targets are then scored many at a time, stacked along a new first dimension of which every
+    block has one. A class that overrides `importance` is asked about each target, as any other.
+    """
+
+    @abstractmethod
+    def block_scores(self, tensor: Tensor, blocks: Blocks) -> Tensor:
+        """Return scores, larger means keep.
+
+        Args:
+            tensor: any shape, float, which must not be modified.
+            blocks: which of its elements share a decision.
+
+        Returns:
+            Scores of the tensor's shape (summed over each block) or of the shape of its blocks.
+        """
+
+    def importance(self, target: PruningTarget) -> Tensor:
+        """Return the scores of one target.
+
+        Args:
+            target: the tensor to rank.
+        """
+        return self.block_scores(target.tensor, target.blocks)

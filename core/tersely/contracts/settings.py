@@ -38,7 +38,7 @@ DEFAULT_BUDGET: Budget = "elements"
 """What the ratio of a global group counts where nothing is written."""
 
 DEFAULT_GRANULARITY = "default"
-"""The granularity that stands for the algorithm's own."""
+"""The granularity that means the algorithm's own default."""
 
 DEFAULT_MASKING: Literal["mul", "add"] = "mul"
 """How masks apply where nothing is written."""
@@ -62,7 +62,7 @@ class Align:
 
     Attributes:
         target_name: the target that is followed.
-        dims: the dimensions of it that the follower's first dimensions stand for.
+        dims: the dimensions of it to which the follower's first dimensions correspond.
         module_name: the module that has it, or None for the follower's own.
     """
 
@@ -94,7 +94,7 @@ def _frozen(keys: Mapping[str, Json]) -> FrozenMapping:
 
 @attrs.frozen(kw_only=True)
 class _Keys:
-    """The resolved keys of a target, which equal settings need not spell alike."""
+    """The resolved keys of a target; equal settings may be spelled differently."""
 
     _keys: Mapping[str, Json] = attrs.field(factory=dict, converter=_frozen, repr=False, eq=False)
 

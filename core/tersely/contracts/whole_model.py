@@ -47,7 +47,7 @@ class WholeModel:
         found = target.module._parameters.get(name)
         tensor = target.module._buffers.get(name) if found is None else found
         if tensor is None:
-            raise ValueError(f"{target.name} is an input or output, and no tensor of the model")
+            raise ValueError(f"{target.name} is an input or output, not a tensor of the model")
         return tensor
 
 

@@ -184,7 +184,7 @@ def _tensors_of(name: str, module: StatefulLoss) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise PluginError(
                 f"the loss {name} keeps a {type(value).__name__} in {one} of its state (its "
-                "get_extra_state returns it), and a session saves tensors; keep it in buffers",
+                "get_extra_state returns it), but a session saves only tensors; keep it in buffers",
                 plugin=name,
             )
     return state

@@ -41,7 +41,7 @@ _ENTRY_FIELDS = (*COMMON_KEYS, "fuse_names")
 
 @attrs.frozen
 class Site:
-    """Where a recipe or a config list stands.
+    """The place of a recipe or a config list.
 
     Attributes:
         document: the document it is part of.
@@ -69,7 +69,7 @@ def build_recipe(data: Mapping[str, Json], site: Site) -> Recipe:
 
     Args:
         data: the recipe without what counts as absent.
-        site: where it stands.
+        site: its place.
     """
     periods = periods_of(data)
     stages = [
@@ -96,8 +96,8 @@ def build_entries(
 
     Args:
         config_list: the entries without what counts as absent.
-        site: where the recipe or the bare config list stands.
-        path: where the config list stands, seen from there.
+        site: the place of the recipe or the bare config list.
+        path: the path of the config list from there.
     """
     return tuple(
         _build_entry(entry, site, path=(*path, index)) for index, entry in enumerate(config_list)
@@ -111,7 +111,7 @@ def build_job(
 
     Args:
         data: the job without what counts as absent.
-        document: the document it stands in.
+        document: the document that contains it.
         directory: the job's folder, absolute.
         recipe: its recipe.
     """

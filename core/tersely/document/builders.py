@@ -28,7 +28,7 @@ class _Entry(Mapping[str, Json]):
 
     def to_dict(self) -> dict[str, Json]:
         """Return the entry as a document has it: the keys that were given, in order."""
-        # Python reserves the word lambda, and a document does not.
+        # lambda is a reserved word in Python, but not in a document.
         return {name.rstrip("_"): value for name, value in self._given().items()}
 
     def __repr__(self) -> str:
@@ -60,9 +60,9 @@ class PruningEntry(_Entry):
         op_names: exact names of modules.
         op_names_re: regular expressions that names match from their first character.
         op_types: class names, or dotted class paths.
-        exclude_op_names: exact names to take out again.
-        exclude_op_names_re: regular expressions whose matches are taken out again.
-        exclude_op_types: types to take out again.
+        exclude_op_names: exact names to exclude.
+        exclude_op_names_re: regular expressions whose matches are excluded.
+        exclude_op_types: types to exclude.
         target_names: the targets of each module; by default those that suit its type.
         target_settings: target name -> keys of that target alone.
         sparse_ratio: the share of each target, or of its group, that is masked; a number, or a
@@ -104,15 +104,15 @@ class QuantizationEntry(_Entry):
         op_names: exact names of modules.
         op_names_re: regular expressions that names match from their first character.
         op_types: class names, or dotted class paths.
-        exclude_op_names: exact names to take out again.
-        exclude_op_names_re: regular expressions whose matches are taken out again.
-        exclude_op_types: types to take out again.
+        exclude_op_names: exact names to exclude.
+        exclude_op_names_re: regular expressions whose matches are excluded.
+        exclude_op_types: types to exclude.
         target_names: the targets of each module; by default those that suit its type.
         target_settings: target name -> keys of that target alone.
         fuse_names: groups of module names, each folded into its first module; ``auto``;
             or ``none``.
         quant_dtype: the type that values are rounded to, as in ``int8``.
-        quant_scheme: whether zero sits in the middle of the range.
+        quant_scheme: whether zero is in the middle of the range.
         granularity: which elements share one scale.
         apply_method: how a value is replaced.
     """
@@ -132,15 +132,15 @@ class DistillationEntry(_Entry):
         op_names: exact names of modules.
         op_names_re: regular expressions that names match from their first character.
         op_types: class names, or dotted class paths.
-        exclude_op_names: exact names to take out again.
-        exclude_op_names_re: regular expressions whose matches are taken out again.
-        exclude_op_types: types to take out again.
+        exclude_op_names: exact names to exclude.
+        exclude_op_names_re: regular expressions whose matches are excluded.
+        exclude_op_types: types to exclude.
         target_names: the targets of each module; by default those that suit its type.
         target_settings: target name -> keys of that target alone.
         lambda_: the key ``lambda``, the factor of each target's loss.
         link: the teacher's module to learn from, or several.
         apply_method: the loss, by name or with its options.
-        projection: how the student's features get the teacher's width.
+        projection: how the student's features are mapped to the teacher's width.
     """
 
     lambda_: float | None = None

@@ -1,4 +1,4 @@
-"""Tells what a document is meant to be: a recipe, a job, or a config list of one method."""
+"""Detects the kind of a document: a recipe, a job, or a config list of one method."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _method_of(document: Document) -> Method:
     legal: dict[Method, set[str]] = {
         method: set(definitions[f"{method}_entry"]["properties"]) for method in METHODS
     }
-    # The method whose own keys are there; keys that all methods share say nothing.
+    # The method whose own keys are present; keys that all methods share do not decide.
     shared = set.intersection(*legal.values())
     counts = {method: len(keys & (legal[method] - shared)) for method in METHODS}
     best = [method for method in METHODS if counts[method] == max(counts.values())]
@@ -46,8 +46,8 @@ def _method_of(document: Document) -> Method:
         return best[0]
     mark = document.mark(())
     line, column = (mark.line, mark.column) if mark else (None, None)
-    message = "found a config list whose keys do not tell its method"
-    hint = f"say which with --method {'|'.join(METHODS)}"
+    message = "found a config list whose keys do not show its method"
+    hint = f"name it with --method {'|'.join(METHODS)}"
     raise ConfigError([Problem("", message, hint, line, column)], source=document.source)
 
 

@@ -23,7 +23,7 @@ _ABSENT_WHEN_EMPTY = (*SELECTORS, *EXCLUDES, "target_names", "fuse_names")
 
 @attrs.frozen
 class Place:
-    """A stage or an entry, and where it stands.
+    """A stage or an entry, and its place.
 
     Attributes:
         method: the method it belongs to.
@@ -52,7 +52,7 @@ def without_absent(data: Json, kind: Kind) -> Json:
 
 
 def recipe_path(kind: Kind) -> Path:
-    """Return where the recipe stands in a document of a kind."""
+    """Return the path of the recipe in a document of a kind."""
     return ("recipe",) if kind == "job" else ()
 
 
@@ -84,7 +84,7 @@ def stages_of(data: Json, kind: Kind) -> Iterator[Place]:
     """Yield the stages of a recipe or of the recipe inside a job, those in periods included.
 
     Args:
-        data: plain JSON data; whatever is no mapping where one should be is passed over.
+        data: plain JSON data; anything that should be a mapping but is not is skipped.
         kind: what the document is.
     """
     recipe, path = recipe_of(data, kind), recipe_path(kind)
@@ -95,11 +95,11 @@ def stages_of(data: Json, kind: Kind) -> Iterator[Place]:
 
 
 def stages_in(data: Json, path: Path) -> Iterator[Place]:
-    """Yield the stages that stand directly in a recipe or in one of its periods.
+    """Yield the stages directly inside a recipe or one of its periods.
 
     Args:
         data: plain JSON data; need not be a mapping.
-        path: where it stands.
+        path: its place in the document.
     """
     for method in METHODS:
         stages = data.get(method) if isinstance(data, dict) else None
@@ -115,7 +115,7 @@ def entries_of(data: Json, kind: Kind) -> Iterator[Place]:
     """Yield the entries of every config list in a document.
 
     Args:
-        data: plain JSON data; whatever is no mapping where one should be is passed over.
+        data: plain JSON data; anything that should be a mapping but is not is skipped.
         kind: what the document is.
     """
     if kind in METHODS:

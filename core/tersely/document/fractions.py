@@ -1,4 +1,4 @@
-"""Ratios that are written as fractions: ``1/6`` means more than any decimal says."""
+"""Ratios that are written as fractions: ``1/6`` is exact, no decimal is."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def fill_fractions(levels: Iterable[Place]) -> None:
 
 
 def _number_of(value: Json) -> float | None:
-    """Return the smallest number that is no less than a fraction, or None for what is none.
+    """Return the smallest float not below a fraction, or None for anything else.
 
-    Counts are rounded down, so the nearest number would lose a block where it lies below. The
-    number lies above the fraction by less than 1e-16, which no count of blocks below 1e11 shows.
+    Counts are rounded down, so the nearest float would lose a block if it is below. The
+    float exceeds the fraction by less than 1e-16, which affects no count of blocks below 1e11.
     """
     match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
     if match is None or int(match[2]) == 0:

@@ -55,7 +55,7 @@ class Loop:
     """The built-in training loop of a job.
 
     Attributes:
-        epochs: how often the batches of ``data.train`` are gone through.
+        epochs: the number of passes over the batches of ``data.train``.
         lr: the learning rate at the beginning.
         loss: the name of the task loss, or ``module:callable`` taking output and targets.
         optimizer: the name of PyTorch's optimizer.
@@ -75,7 +75,7 @@ class Loop:
 
 @attrs.frozen(kw_only=True)
 class ObserverReference:
-    """What receives the numbers of a run.
+    """An observer that receives the numbers of a run.
 
     Attributes:
         create: ``module:callable`` that makes the observer.

@@ -75,7 +75,7 @@ def job_from_data(data: Mapping[str, Json], directory: Path) -> Job:
 def _build(document: Document, directory: Path) -> Job:
     missing = document.problems(list(unloaded(document.data, directory)))
     if missing:
-        # First, since names that these files provide are not known without them.
+        # First, because the names that these files provide are unknown without them.
         raise ConfigError(missing, source=document.source)
     data = check(document, "job")
     written = data["recipe"]
@@ -90,7 +90,7 @@ def _build(document: Document, directory: Path) -> Job:
 
 
 def training_problems(document: Document, recipe: Json) -> tuple[Problem, ...]:
-    """Return what a job lacks for a recipe that stands in a file of its own.
+    """Return what a job lacks for a recipe in a separate file.
 
     Args:
         document: the job, without mistakes so far.
@@ -128,7 +128,7 @@ def recipe_file(document: Document, directory: Path, written: str) -> Path:
     Args:
         document: the job's document, for the place of a mistake.
         directory: the job's folder.
-        written: the path as it stands in the job.
+        written: the path as written in the job.
 
     Raises:
         ConfigError: there is no such file.

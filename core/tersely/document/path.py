@@ -1,4 +1,4 @@
-"""Where something stands in a document: a tuple of keys and indices, and how people read it."""
+"""The path of something in a document: a tuple of keys and indices, and how people read it."""
 
 from __future__ import annotations
 

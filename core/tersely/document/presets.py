@@ -24,11 +24,11 @@ _INSTEAD = {
     RUNTIME: "name one, such as preset: w8a8",
     REDUCED: "write quant_dtype: int7 for the weights in the entries of config_list",
 }
-_REDUCTION = "weights that are multiplied by 8 bit inputs have 7 bits (reduce_range)"
+_REDUCTION = "weights that are multiplied by 8-bit inputs have 7 bits (reduce_range)"
 
 
 def preset(name: str, runtime: str | None = None, *, reduce_range: bool = False) -> dict[str, Json]:
-    """Return the quantization stage that a preset stands for.
+    """Return the quantization stage that a preset expands to.
 
     A stage that names the preset also folds batch norms where they can be found (rule Q6.7). One
     that spells it out does so with ``fuse_names: auto``.
@@ -37,14 +37,14 @@ def preset(name: str, runtime: str | None = None, *, reduce_range: bool = False)
         name: ``w8a8``, ``w8a8_dynamic``, ``w4a16``, ``w4a8_dynamic`` or ``fp8``.
         runtime: where the result is to run: ``onnxruntime``, ``openvino``, ``vllm`` or
             ``executorch``; None for the general form.
-        reduce_range: whether weights that are multiplied by 8 bit inputs have 7 bits, for
+        reduce_range: whether weights that are multiplied by 8-bit inputs have 7 bits, for
             processors that add products of 8 bits in 16.
 
     Returns:
         ``algorithm`` and ``config_list``, the caller's to change.
 
     Raises:
-        ConfigError: there is no such preset, or none for this runtime, or nothing in it that a
+        ConfigError: there is no such preset, or none for this runtime, or it has no part that a
             reduced range is for.
     """
     problem = _misfit(name, runtime) or (_irreducible(name, runtime) if reduce_range else None)
@@ -138,7 +138,7 @@ def check_presets(data: Json, kind: Kind) -> Iterator[Finding]:
                 if key in stage.data:
                     yield Finding(
                         (*stage.path, key),
-                        f"{key!r} belongs to a 'preset', and the stage has none",
+                        f"{key!r} belongs to a 'preset', but the stage has none",
                         _INSTEAD.get(key, "write it in the entries of config_list"),
                         part="key",
                     )

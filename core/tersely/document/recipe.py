@@ -33,13 +33,13 @@ class Entry:
     """One mapping of a config list.
 
     Attributes:
-        path: where it stands, as in ``pruning.config_list[0]``.
+        path: its place in the document, as in ``pruning.config_list[0]``.
         op_names: exact module names, or empty.
         op_names_re: regular expressions for ``re.match``, or empty.
         op_types: class names or dotted class paths, or empty.
-        exclude_op_names: exact names taken out again.
-        exclude_op_names_re: patterns taken out again.
-        exclude_op_types: types taken out again.
+        exclude_op_names: exact names that are excluded.
+        exclude_op_names_re: patterns that are excluded.
+        exclude_op_types: types that are excluded.
         target_names: the targets of each selected module, or None for the type's template.
         target_settings: target name -> setting keys of that target alone.
         shortcuts: every other key; reaches the targets whose template has it.
@@ -115,7 +115,7 @@ class Stage:
 
     Attributes:
         method: pruning, quantization or distillation.
-        path: where it stands, as in ``pruning`` or ``pruning[1]``.
+        path: its place in the document, as in ``pruning`` or ``pruning[1]``.
         algorithm: the algorithm's name as written; empty for distillation, whose losses are
             chosen per target.
         options: the algorithm's options.

@@ -1,13 +1,14 @@
-"""Parameters that hold infinity or NaN, of which no mask or scale makes anything right."""
+"""Refuses parameters that contain infinity or NaN, which no mask or scale can correct."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tersely.engine.targets.binding import BoundTarget, whole
+from tersely.engine.targets.stacks import kinds_of, stacks_of
 from tersely.errors import CalibrationError
 
 _SHOWN = 5  # a model whose training diverged has them everywhere
@@ -27,49 +28,37 @@ def need_finite(bound_targets: Iterable[BoundTarget]) -> None:
     Raises:
         CalibrationError: a parameter or buffer holds NaN or infinity; names all of them.
     """
-    alike: dict[tuple[torch.dtype, torch.device, torch.Size | None], list[BoundTarget]] = {}
-    for bound in bound_targets:
-        if bound.is_activation:
-            continue
-        raw = bound.raw
-        if raw.is_floating_point() and not raw.is_meta:
-            shape = raw.shape if _is_stackable(raw) else None
-            alike.setdefault((raw.dtype, raw.device, shape), []).append(bound)
-    asked: dict[tuple[torch.dtype, torch.device], list[tuple[BoundTarget, Tensor]]] = {}
-    for (dtype, device, shape), some in alike.items():
-        sums = _sums([bound.raw for bound in some], is_stacked=shape is not None)
-        asked.setdefault((dtype, device), []).extend(zip(some, sums, strict=True))
+    checked = [bound for bound in bound_targets if not bound.is_activation]
+    raws = [bound.raw for bound in checked]
+    asked: dict[tuple[torch.dtype, torch.device], list[tuple[Sequence[int], Tensor]]] = {}
+    for positions, sums in _sums(raws):
+        asked.setdefault((sums.dtype, sums.device), []).append((positions, sums))
     found = []
-    for pairs in asked.values():
-        # A sum is finite only if all values are; it may overflow, so it only acquits. One question
-        # for all of a kind, since the answer of a GPU is waited for.
-        if not bool(torch.stack([one for _, one in pairs]).isfinite().all()):
-            found += [bound for bound, one in pairs if not bool(one.isfinite())]
-    _refuse([(bound, wrong) for bound in found if (wrong := _description(bound))])
+    for some in asked.values():
+        # A finite sum proves that all values are finite; an infinite one may be an overflow. All of
+        # one kind are asked at once, since reading a result from a GPU blocks.
+        is_finite = torch.cat([sums for _, sums in some]).isfinite()
+        if not bool(is_finite.all()):
+            places = [position for positions, _ in some for position in positions]
+            found += [places[index] for index in (~is_finite).nonzero().flatten().tolist()]
+    suspects = [checked[position] for position in sorted(found)]
+    _refuse([(bound, wrong) for bound in suspects if (wrong := _description(bound))])
 
 
-_SMALL = 1 << 12
-"""Up to this many values tensors of one shape are summed together: a call costs more than a sum."""
-
-_AT_A_TIME = 1 << 20  # values in one stack, so that it takes a few megabytes
-
-
-def _is_stackable(tensor: Tensor) -> bool:
-    is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
-    return is_plain and tensor.itemsize > 1 and 0 < tensor.numel() <= _SMALL
-
-
-@torch.no_grad()
-def _sums(tensors: Sequence[Tensor], *, is_stacked: bool) -> list[Tensor]:
-    """Return the sum of each tensor, 0-dim; those that are stacked have one shape."""
-    if not is_stacked:
-        return [whole(_computable(tensor).sum()) for tensor in tensors]
-    count = _AT_A_TIME // max(tensors[0].numel(), 1)
-    sums: list[Tensor] = []
-    for start in range(0, len(tensors), count):
-        stacked = torch.stack(tuple(tensors[start : start + count]))
-        sums += stacked.view(len(stacked), -1).sum(1).unbind()
-    return sums
+def _sums(tensors: Sequence[Tensor]) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Yield positions of float tensors that have values, and their sums, shape (positions,)."""
+    kinds, others = kinds_of(tensors)
+    for positions in kinds:
+        first = tensors[positions[0]]
+        if first.itemsize == 1:
+            others += positions
+        elif first.is_floating_point():
+            for some, stack in stacks_of(tensors, positions):
+                yield some, stack.view(len(some), -1).sum(1)
+    for position in others:
+        tensor = tensors[position].detach()
+        if tensor.is_floating_point() and not tensor.is_meta:
+            yield (position,), whole(_computable(tensor).sum()).view(1)
 
 
 def _computable(values: Tensor) -> Tensor:
@@ -96,7 +85,7 @@ def _refuse(wrong: Sequence[tuple[BoundTarget, str]]) -> None:
     if len(wrong) > _SHOWN:
         shown += f"; and {len(wrong) - _SHOWN} more targets"
     raise CalibrationError(
-        f"{shown}; what is infinite or NaN cannot be masked or rounded: load weights that are "
-        "finite, from before training diverged, or leave these targets out",
+        f"{shown}; infinite and NaN values cannot be masked or rounded: load finite weights, from "
+        "before training diverged, or leave these targets out",
         **wrong[0][0].plan.place,
     )

@@ -114,7 +114,7 @@ def average_gradients(tensors: Sequence[Tensor]) -> None:
 
 
 def is_equal_everywhere(tensors: Sequence[Tensor]) -> bool:
-    """Tell in all processes alike whether tensors have the same values in all of them.
+    """Tell, with the same result in all processes, whether tensors have the same values in all.
 
     Args:
         tensors: of the same number, order and shapes everywhere.

@@ -1,4 +1,4 @@
-"""How far long work is, told to whoever listens, such as a job with its bars."""
+"""The progress of long work, reported to a listener such as a job with its progress bars."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _listener: ContextVar[Telling | None] = ContextVar("progress", default=None)
 
 @contextlib.contextmanager
 def telling(listener: Telling) -> Iterator[None]:
-    """Tell a listener how far work is that is done inside the block.
+    """Report the progress of work inside the block to the listener.
 
     Args:
         listener: called after each part, in the thread that works.
@@ -33,7 +33,7 @@ def telling(listener: Telling) -> Iterator[None]:
 
 
 def told(parts: Sequence[T], title: str) -> Iterator[T]:
-    """Yield the parts of some work, and tell after each that it is done.
+    """Yield the parts of some work, and report each as done afterwards.
 
     Args:
         parts: what to go through.
@@ -58,7 +58,7 @@ class Steps:
         self._current: str | None = None
 
     def begin(self, title: str) -> None:
-        """Tell that a step begins, and that the one before it is done.
+        """Report that a step begins and that the previous one is done.
 
         Args:
             title: what is done now, as a verb phrase.
@@ -68,14 +68,14 @@ class Steps:
         self._tell(title, 0)
 
     def end(self) -> None:
-        """Tell that the step under way is done, if there is one."""
+        """Report that the current step, if any, is done."""
         if self._current is not None:
             self._tell(self._current, 1)
             self._current = None
 
     @contextlib.contextmanager
     def within(self, title: str) -> Iterator[None]:
-        """Tell of a step that interrupts another, which continues at the end of the block.
+        """Report a step that interrupts another one, which continues after the block.
 
         Args:
             title: what is done in the block.

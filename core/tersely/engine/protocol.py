@@ -25,7 +25,7 @@ call            pruning                     quantization                      di
 `cut`           masks, sums, values;        scales, values                    nothing
                 targets are frozen
 `hold`          masked elements zeroed      nothing                           nothing
-                where stages say so
+                if stages request it
 `release`       these elements put back     nothing                           nothing
 `stop`          gradients no longer heard   nothing                           taps emptied
 `give_back`     solved weights              solved weights and biases         nothing

@@ -1,4 +1,4 @@
-"""Targets of which calibration showed nothing: their own weights alone decided."""
+"""Targets for which calibration observed nothing, decided by their own weights alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def warn_of_unranked(runs: Iterable[Run[Any]], outcome: str) -> None:
         return
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     warnings.warn(
-        f"calibration showed nothing of {len(names)} targets: no row reached their modules, or "
+        f"calibration observed nothing for {len(names)} targets: no row reached their modules, or "
         f"all of what they saw or produced was zero; they are {outcome}: "
         f"{', '.join(names[:_SHOWN])}{more}; calibrate with batches that reach them",
         CompressionWarning,

@@ -114,9 +114,8 @@ def make_exporter(format: str, options: Mapping[str, Json] | None = None) -> Mad
         exporter = implementation(**options)
     if not isinstance(exporter, Exporter):
         raise BrokenPluginError(
-            f"exporter {record.descriptor.name!r} of {record.title} is a "
-            f"{type(exporter).__name__} without refusals(), write() and check(), which every "
-            "exporter has",
+            f"exporter {record.descriptor.name!r} of {record.title} is a {type(exporter).__name__} "
+            "without refusals(), write() and check(), which every exporter must have",
             plugin=record.descriptor.name,
             distribution=record.distribution,
         )

@@ -69,7 +69,7 @@ def need_replaceable(written: Sequence[Path], folder: Path, *, format: str) -> N
         if others:
             more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
             raise ExportError(
-                f"{place} has what this export does not write, and would lose it: "
+                f"{place} contains files that this export does not write and would delete: "
                 f"{', '.join(others[:_SHOWN])}{more}; give another folder, or move these away",
                 format=format,
             )

@@ -56,8 +56,8 @@ def _refused_sites(module: nn.Module) -> Iterator[Refusal]:
         name = full_name(module, target)
         if any(isinstance(step, Simulated) for step in steps):
             yield Refusal(
-                "its algorithm rounds inputs and outputs in a way of its own, which no operator "
-                "of an exported program does; quantize it with ptq or qat",
+                "its algorithm rounds inputs and outputs in its own way, which no operator of an "
+                "exported program does; quantize it with ptq or qat",
                 name,
             )
             continue

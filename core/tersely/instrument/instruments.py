@@ -95,7 +95,7 @@ class OutputSite:
 
 @attrs.frozen
 class Instruments:
-    """All transforms of one module; modules alike share one object.
+    """All transforms of one module; similar modules share one object.
 
     Attributes:
         parameters: parameter or buffer name -> its transforms, in order.

@@ -137,7 +137,10 @@ def known_flag(target: str) -> str:
     Args:
         target: the parameter's name or the address of the input or output.
     """
-    return f"{PREFIX}{target}_is_known"
+    return f"{PREFIX}{target}{_KNOWN}"
+
+
+_KNOWN = "_is_known"
 
 
 def known_flags(attributes: Iterable[str]) -> tuple[str, ...]:
@@ -146,10 +149,9 @@ def known_flags(attributes: Iterable[str]) -> tuple[str, ...]:
     Args:
         attributes: the names of all its attributes.
     """
-    # Without a call for each: a module has twenty of them, and most have no such beginning.
-    return tuple(
-        [name for name in attributes if name.startswith(PREFIX) and name.endswith("_is_known")]
-    )
+    # Without a call for each: a module has twenty of them, and at most a few are flags.
+    found = [name for name in attributes if _KNOWN in name]
+    return tuple([one for one in found if one.startswith(PREFIX) and one.endswith(_KNOWN)])
 
 
 def is_moved_flag(name: str) -> bool:

@@ -47,7 +47,7 @@ def put(module: nn.Module, target: str, transforms: Sequence[Transform], *, plac
 
 @attrs.define(eq=False)
 class SharedPut:
-    """Puts one step at one place of many modules; those alike share the instruments that result.
+    """Adds one step to one place of many modules; similar modules share their instruments.
 
     It remembers what became of which instruments, hence it is mutable, and made for one pass.
 

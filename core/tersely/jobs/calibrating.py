@@ -50,7 +50,7 @@ def example_inputs(job: Job, *, example: Call | None, calibration: Call | None) 
         )
         raise ConfigError([Problem("data", message, hint)], source=job.source)
     if found is None:
-        message = "gave nothing, expected example inputs of the model"
+        message = "returned nothing, expected example inputs of the model"
         hint = "return a tensor, a list of arguments or a mapping of keyword arguments"
         raise ConfigError([Problem(path, message, hint)], source=job.source)
     return found

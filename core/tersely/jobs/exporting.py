@@ -114,7 +114,7 @@ def export_run(
         SessionFileError: there is no finished run, or another process writes in its folder.
     """
     made = make_exporter(format, options)
-    finished_job(folder)  # before a lock is made next to a folder that is no run
+    finished_job(folder)  # before a lock is made next to a folder that is not a run
     place = folder / FOLDER / file_name(made) if output is None else output
     with (
         only_run(folder.absolute()) if is_inside(place, folder) else nullcontext(),

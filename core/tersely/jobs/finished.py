@@ -40,7 +40,7 @@ def load_run(folder: str | os.PathLike[str], model: nn.Module | None = None) -> 
     """
     session = open_run(folder, model)
     with warnings.catch_warnings():
-        # Whoever finalized it for the run has read the warning.
+        # The warning was shown when the run finalized the model.
         warnings.simplefilter("ignore", FinalizeWarning)
         return session.finalize().eval()
 

@@ -48,7 +48,7 @@ def restore_generators(state: Mapping[str, Any]) -> None:
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
     if "numpy" in state:
-        # Late: a run in which nobody has loaded NumPy does without.
+        # Late: a run that has not loaded NumPy does not need it.
         import numpy
 
         numpy.random.set_state(_arrays(state["numpy"]))

@@ -83,7 +83,7 @@ def _is_compressed_last(recipe: Recipe) -> bool:
     """Tell whether a job has to train before it can compress.
 
     That is so when an algorithm learns or observes while the user trains, and wants to mask
-    something at once. One that grows from nothing, by itself or along a schedule, has its masks
+    something at once. One that grows from zero, by its own curve or a schedule, has its masks
     in force while it trains, and so has one that regrows what it masked.
     """
     return any(_is_late(stage) for stage in recipe.stages if stage.method == "pruning")

@@ -1,4 +1,4 @@
-"""The phases of a job: each takes the run as it stands and returns it one step further."""
+"""The phases of a job: each takes the run so far and returns it one step further."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Call = Callable[..., Any]
 
 @attrs.frozen(kw_only=True)
 class References:
-    """What a job's references stand for.
+    """The objects that a job's references name.
 
     Attributes:
         model: builds the model.
@@ -105,7 +105,7 @@ def load_reference(reference: str, *, path: str, folder: Path) -> Call:
 
     Args:
         reference: ``module:callable``.
-        path: where the reference stands, for messages.
+        path: the place of the reference, for messages.
         folder: the folder its module is looked for first.
 
     Raises:
@@ -122,7 +122,7 @@ def find_callable(reference: str, *, path: str, folder: Path) -> Call | Problem:
 
     Args:
         reference: ``module:callable``; the callable may be dotted, as in ``Class.method``.
-        path: where the reference stands, for messages.
+        path: the place of the reference, for messages.
         folder: the folder its module is looked for first.
     """
     name, colon, attribute = reference.partition(":")

@@ -112,7 +112,7 @@ def _starting_point(job: Job, *, resume: bool, console: Console) -> tuple[RunRec
     if interrupted is not None:
         _check_same(interrupted, job, partial)
         if interrupted.finished:
-            _say(console, f"going on after: {', '.join(interrupted.finished)}")
+            _say(console, f"continuing after: {', '.join(interrupted.finished)}")
         # What is known of the job is not taken from a file.
         progress = attrs.evolve(
             interrupted, directory=fresh.directory, job=fresh.job, parts=fresh.parts
@@ -215,7 +215,7 @@ def _command(job: Job, output: str | os.PathLike[str] | None) -> str:
 def _epitaph(job: Job, phase: Phase, record: RunRecord, again: str) -> str:
     stopped = f"stopped while trying to {phase.title}; {partial_folder(job.output)} is kept"
     if not record.finished:
-        return f"{stopped}, but no phase is finished that could be resumed"
+        return f"{stopped}, but no phase has finished, so there is nothing to resume"
     return f"{stopped}; finished: {', '.join(record.finished)}; continue with: {again}"
 
 

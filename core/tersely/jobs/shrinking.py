@@ -1,4 +1,4 @@
-"""What a job shrinks with, and the shrinking that no training step does by itself."""
+"""What a job shrinks with, and the shrinking that no training step does."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def shrink_run(
     run = Path(folder)
     place = run / "shrunk" if output is None else Path(output)
     _need_free(place)
-    finished_job(run)  # before a lock is made next to a folder that is no run
+    finished_job(run)  # before a lock is made next to a folder that is not a run
     with only_run(run.absolute() if is_inside(place, run) else place.absolute()):
         _need_free(place)  # again: another command may have written since
         with unreplaced(run):
@@ -90,7 +90,7 @@ def _write(place: Path, session: Session, shrunk: Shrunk) -> None:
         shutil.rmtree(partial)
     session.save(partial / "session")
     with warnings.catch_warnings():
-        # Whoever finalized it for the run has read the warning.
+        # The warning was shown when the run finalized the model.
         warnings.simplefilter("ignore", FinalizeWarning)
         model = session.finalize()
     try:

@@ -127,9 +127,9 @@ class _Contest:
 def _too_little(units: Sequence[Unit], budget: Budget, most: Removal, wanted: int) -> str:
     what = "parameters" if budget == "parameters" else "multiply-accumulate operations"
     return (
-        f"global_group_id {units[0].global_group!r}: budget {budget!r} asks for {wanted:,} of the "
-        f"model's {most.total:,} {what} to go, and shrinking with everything masked that its "
-        f"members allow removes {most.removed:,}; lower sparse_ratio, raise max_sparse_ratio, put "
-        "more layers into the group, or tie layers whose channels are added to each other "
-        "(dependency_groups: auto)"
+        f"global_group_id {units[0].global_group!r}: budget {budget!r} requires removing "
+        f"{wanted:,} of the model's {most.total:,} {what}, but shrinking removes only "
+        f"{most.removed:,} with everything masked that its members allow; lower sparse_ratio, "
+        "raise max_sparse_ratio, put more layers into the group, or tie layers whose channels are "
+        "added to each other (dependency_groups: auto)"
     )

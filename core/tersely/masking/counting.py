@@ -1,4 +1,4 @@
-"""Counting and gathering in large tensors, a chunk at a time: what lies between stays in cache.
+"""Counting and gathering in large tensors, a chunk at a time: intermediate results stay in cache.
 
 On the CPU this is NumPy's work: its comparisons into bool and its counts of them are vectorized,
 where PyTorch's take three to ten times as long.

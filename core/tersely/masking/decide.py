@@ -64,9 +64,9 @@ def _share(
         return share_budget(group)
     if count is None:
         raise SessionError(
-            f"{group[0].name}: budget {group[0].budget!r} counts what shrinking removes, for which "
-            "the model is run, and the session has no example inputs; give example_inputs to "
-            "tersely.attach or tersely.load_session",
+            f"{group[0].name}: budget {group[0].budget!r} counts what shrinking removes, which is "
+            "found by running the model, but the session has no example inputs; give "
+            "example_inputs to tersely.attach or tersely.load_session",
             target=group[0].name,
         )
 
@@ -135,8 +135,8 @@ def _place(rows: Tensor, unit: Unit, members: Sequence[Member], kept: list[Tenso
 
 def _check_finite(member: Member) -> None:
     importance = member.importance.detach()
-    # A sum passes over the values once and is finite only if all are; it may overflow, so it
-    # only acquits.
+    # A finite sum, taken in one pass, proves that all values are finite; an infinite one may be
+    # an overflow.
     if bool(importance.sum().isfinite()):
         return
     wrong = (~importance.isfinite()).flatten().nonzero().flatten()

@@ -12,6 +12,13 @@ from tersely.masking.select import SMALL, cut_smallest, is_above
 PAIRWISE = 16
 """Rows up to this length are ranked by comparing every pair of columns."""
 
+PARTITIONED = 512
+"""Rows up to this length are cut by NumPy on the CPU.
+
+For 256 columns its partition takes a tenth of the time of PyTorch's ``kthvalue``, for 1024 almost
+half, and PyTorch has several threads.
+"""
+
 # As in tersely.masking.counting: operations of this size run on one thread and stay in cache.
 _ROWS_AT_A_TIME = CHUNK
 _ROWS_ON_A_DEVICE = 2**23
@@ -113,7 +120,7 @@ def _by_table(rows: Tensor, masked: int) -> Tensor:
 
 
 def _by_row_quantile(rows: Tensor, masked: int) -> Tensor:
-    highest_masked = rows.kthvalue(masked, dim=1, keepdim=True).values
+    highest_masked = _row_quantiles(rows, masked)
     kept = rows > highest_masked
     excess = rows.shape[1] - kept.sum(1) - masked
     tied = excess.nonzero().flatten()
@@ -123,3 +130,11 @@ def _by_row_quantile(rows: Tensor, masked: int) -> Tensor:
         allowed = masked - (some < limit).sum(1, keepdim=True)
         kept[tied] |= equal & (equal.cumsum(1) > allowed)
     return kept
+
+
+def _row_quantiles(rows: Tensor, masked: int) -> Tensor:
+    """Return the ``masked``-th smallest value of every row, shape (rows, 1)."""
+    if not rows.is_cpu or rows.shape[1] > PARTITIONED:
+        return rows.kthvalue(masked, dim=1, keepdim=True).values
+    partitioned = np.partition(as_array(rows.detach()), masked - 1, axis=1)
+    return torch.from_numpy(partitioned[:, masked - 1 : masked]).to(rows.dtype)

@@ -1,4 +1,4 @@
-"""Importances laid out as one row per scope, and the decisions laid back."""
+"""Importances arranged as one row per scope, and decisions arranged back."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def scopes_problem(members: Sequence[tuple[Blocks, Sequence[int]]]) -> str | Non
 
 
 def to_rows(importance: Tensor, scope: tuple[int, ...] | None, runs: int) -> Tensor:
-    """Lay importances out as rows in each of which the ratio is met.
+    """Arrange importances as rows, in each of which the ratio is met.
 
     Args:
         importance: shape (blocks along each dimension).

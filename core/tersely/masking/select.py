@@ -1,7 +1,7 @@
 """Selection of the smallest values of large tensors, exactly and without sorting them.
 
-A sorted sample brackets the value at which the ascending order is cut; one pass counts what lies
-below the bracket and gathers the little that lies inside it; that is cut the same way.
+A sorted sample brackets the value at which the ascending order is cut; one pass counts the values
+below the bracket and gathers the few inside it, which are cut the same way.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _share_ties(
 
 def _bracket(values: Sequence[Tensor], weights: Sequence[int], fraction: float) -> _Bracket:
     device = values[0].device
-    # An odd step does not fall in with rows of even length.
+    # An odd step does not coincide with rows of even length.
     step = (sum(tensor.numel() for tensor in values) // SAMPLE) | 1
     parts = [tensor[::step].to(device) for tensor in values]
     sample, order = torch.cat(parts).sort()

@@ -144,7 +144,7 @@ def _check_parts(members: Sequence[Member], name: str) -> None:
         if member.blocks.scope is not None:
             raise PlanError(
                 f"{name}: dependency_parts {member.parts} cannot tie blocks whose granularity "
-                "counts the ratio in scopes; drop one of the two",
+                "counts the ratio in scopes; remove one of the two",
                 target=member.name,
             )
         if blocks % member.parts:
@@ -180,7 +180,7 @@ def _check_runs(name: str, runs: int, blocks: int, *, has_scope: bool, target: s
     if has_scope:
         raise PlanError(
             f"{name}: internal_metric_block {runs} cannot split blocks whose granularity already "
-            "counts the ratio in scopes; drop one of the two",
+            "counts the ratio in scopes; remove one of the two",
             target=target,
         )
     if blocks % runs:

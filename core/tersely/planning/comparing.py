@@ -28,7 +28,7 @@ _LOOKED_AT = (
     "blocks",
     "shared_with",
 )
-# What entries say comes out in the targets, and where they stand decides nothing.
+# The content of entries shows in the targets, and their position alone has no effect.
 _OF_STAGES = {one.name for one in attrs.fields(Stage)} - {"method", "path", "entries"}
 
 

@@ -22,7 +22,7 @@ class PlanData:
         unmatched: what matched nothing.
         shadowed: entries that lost a target to another.
         skipped: targets that do not exist on a selected module.
-        hints: remarks that are no mistakes, such as a plain word that also selects longer names.
+        hints: remarks on what is legal, such as a plain word that also selects longer names.
     """
 
     targets: tuple[TargetPlan, ...]

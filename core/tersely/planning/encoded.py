@@ -146,7 +146,7 @@ def check_setting(method: str, setting: Mapping[str, Json]) -> None:
 
     Args:
         method: pruning, quantization or distillation.
-        setting: the keys; null ones mean nothing.
+        setting: the keys; null ones are ignored.
 
     Raises:
         ValueError: a key is unknown or its value is not one that a document may have.
@@ -186,7 +186,7 @@ def _check(
             raise ValueError(f"{spell_path((*path, key))} is {found}, expected {form.words}")
     unknown = data.keys() - forms.keys() if is_closed else ()
     if unknown:
-        raise ValueError(f"{spell_path((*path, min(map(str, unknown))))} is no key of a plan")
+        raise ValueError(f"{spell_path((*path, min(map(str, unknown))))} is not a key of a plan")
 
 
 def _short(text: str) -> str:

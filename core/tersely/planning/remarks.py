@@ -16,7 +16,7 @@ class Unmatched:
     """A selector, target or entry that matched nothing.
 
     Attributes:
-        path: where it stands, as in ``pruning.config_list[0].op_names[1]``.
+        path: its place in the document, as in ``pruning.config_list[0].op_names[1]``.
         value: what was written.
         near: the nearest names that exist, best first.
         message: the whole finding as a sentence.

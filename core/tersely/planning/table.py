@@ -10,7 +10,7 @@ from tersely.document.recipe import Stage
 from tersely.planning.data import PlanData
 from tersely.text_table import Column, TextTable, ruled
 
-_ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
+_ROWS = 400  # a longer table is of no use; to_dict() has all rows
 _HEADINGS = ("module", "target", "shape", "algorithm", "setting", "decided by")
 _SHOWN_KEYS = (
     "sparse_ratio",

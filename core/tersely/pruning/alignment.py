@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, resolve_size
 from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.stacks import FEW, SMALL
 from tersely.errors import PlanError, SessionError
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.masking.align import align_kept, place_kept
@@ -17,7 +18,6 @@ from tersely.planning.targets.addresses import INPUT, OUTPUT, parse_address
 from tersely.planning.targets.signature import signature_of
 from tersely.planning.targets.spelling import implementation
 from tersely.pruning.mask_buffers import compact, is_kept, mask_of
-from tersely.pruning.stacking import FEW, SMALL
 
 
 def with_followers(
@@ -30,7 +30,7 @@ def with_followers(
 
     Args:
         bound_targets: all pruning targets of the session.
-        decided: for each ranked target bool, True = kept; masks already in force stand in for
+        decided: for each ranked target bool, True = kept; masks already in force replace
             the others.
         is_partial: whether targets whose source has no mask yet are left for later.
 
@@ -145,7 +145,7 @@ def _followers_together(
     by_name: Mapping[tuple[str, str], BoundTarget],
     decided: Mapping[BoundTarget, Tensor],
 ) -> dict[BoundTarget, Tensor]:
-    """Return the masks of small parameters that follow alike; a call costs more than a mask.
+    """Return the masks of small parameters that follow the same way; a call costs more than a mask.
 
     Each row of a stack is the mask of one source. What has to be looked at one at a time is left
     out: inputs and outputs, numbered blocks, and what follows a follower.
@@ -230,8 +230,8 @@ def _on_channel_blocks(bound: BoundTarget, kept: Tensor) -> Tensor:
         blocks = implementation(value).blocks(tuple(shape), bound.plan)
         if blocks.index is not None:
             raise ValueError(
-                f"granularity {value!r} numbers its blocks, and an aligned input or output follows "
-                "channels, whose blocks have a length; write another granularity for it"
+                f"granularity {value!r} has numbered blocks, but an aligned input or output "
+                "follows channels, whose blocks have a length; write another granularity for it"
             )
         length = resolve_size(blocks.size, shape)[dim]
     except ValueError as error:

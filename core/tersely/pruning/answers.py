@@ -24,7 +24,7 @@ def check_scores(scores: object, target: PruningTarget) -> Tensor:
         target: what it was asked about.
 
     Raises:
-        PluginError: they are no float tensor.
+        PluginError: they are not a float tensor.
     """
     if not isinstance(scores, Tensor):
         raise wrong_return(target.plan, f"a {type(scores).__name__}", "a tensor of scores")
@@ -67,7 +67,7 @@ def check_solution(solution: object, target: PruningTarget, member: Member) -> S
         member: the target's limits as the budget code sees them.
 
     Raises:
-        PluginError: it is no solution, has other shapes or types, or its mask does not meet the
+        PluginError: it is not a solution, has other shapes or types, or its mask does not meet the
             budget, the pattern or the blocks that the config asks for.
         CalibrationError: the new values are not finite.
     """

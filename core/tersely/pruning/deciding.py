@@ -32,6 +32,7 @@ from tersely.pruning.mask_buffers import compact, mask_of
 from tersely.pruning.ordering import in_own_order, meaningful, order_of
 from tersely.pruning.ranking import Ranked, importance_of, member_of, rank, split, target_of
 from tersely.pruning.run import OBSERVES_TRAINING, Factor, PruningRun
+from tersely.pruning.scoring_blocks import decide_by_blocks
 from tersely.pruning.solving import solve
 from tersely.pruning.stacking import CountsMasks, decide_masks
 from tersely.pruning.whole_model import KnownScores, score_model
@@ -104,7 +105,8 @@ def decide(
             decision.kept.update(_keep_everything(dense).kept)
             return decision
     stages = run.binding.plan.recipe.stages
-    ranked = [rank(bound, statistics, stages) for bound in bound_targets]
+    by_blocks = decide_by_blocks(run, bound_targets, factor)
+    ranked = [rank(one, statistics, stages) for one in bound_targets if one not in by_blocks]
     _need_observations(run, bound_targets)
     run.need_the_same_everywhere(bound_targets)
     # One at a time, so that nothing is held for all of a large model's targets.
@@ -137,7 +139,7 @@ def decide(
     orders = {one.bound: one.order for one in ranked if one.order is not None}
     for bound, order in orders.items():
         masks[bound] = in_own_order(masks[bound], order, bound.plan.input_dim)
-    return Decision(masks, orders=orders)
+    return Decision(by_blocks | masks, orders=orders)
 
 
 def _solve_all(

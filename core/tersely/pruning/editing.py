@@ -138,7 +138,7 @@ def _checked(bound: BoundTarget, mask: Tensor, sample: tuple[int, ...] | None) -
 
 
 def _checked_sample(bound: BoundTarget, mask: Tensor, sample: tuple[int, ...] | None) -> Tensor:
-    # Before calibration only the model's forward knows the shape, and says so when it is wrong.
+    # Before calibration only the model's forward knows the shape, and raises if it is wrong.
     if sample is not None:
         shape = sample
         if mask.ndim == 1 and bound.plan.channel_dim == 1:

@@ -131,7 +131,7 @@ class Gradients:
         scales = {
             bound: dense.scale(gradient, mask) for bound, (dense, gradient, mask) in masked.items()
         }
-        # A loss scaler, and clipping by the norm of all of them, scale all alike.
+        # A loss scaler, and clipping by the norm of all of them, scale all by the same factor.
         common = next((scale for scale in scales.values() if scale is not None), None)
         found = []
         for bound, gradient in gradients:
@@ -242,7 +242,7 @@ def frozen(bound: BoundTarget) -> SessionError:
     """
     name = bound.plan.name
     return SessionError(
-        f"{name} is frozen since the session was attached (requires_grad is False), and "
+        f"{name} has been frozen since the session was attached (requires_grad is False), and "
         f"{bound.plan.algorithm} ranks by gradients; call requires_grad_(True) on it, or keep the "
         f"mask that it has with session.freeze([{name!r}])",
         **bound.plan.place,

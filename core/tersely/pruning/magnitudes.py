@@ -1,4 +1,4 @@
-"""Weights of which calibration showed nothing: their own magnitudes rank them (rule B8.3)."""
+"""Ranks weights for which calibration observed nothing by their own magnitudes (rule B8.3)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def magnitudes(ranked: Ranked) -> Tensor:
 def magnitudes_by_output(ranked: Ranked, member: Member, *, output_dim: int) -> Tensor:
     """Return magnitudes that mask the same share of each output's weights.
 
-    Nothing is known of what the outputs are worth, so that none is emptied for small weights.
+    Nothing is known about the outputs, so none is emptied because its weights are small.
 
     Args:
         ranked: a weight and its blocks.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tersely.arithmetic.blocks import count_blocks, expand_blocks, is_broadcastable
 from tersely.contracts.target_plan import TargetPlan
 from tersely.engine.targets.binding import Binding, BoundTarget
+from tersely.engine.targets.stacks import kinds_of, stacks_of
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.masks.mask_values import NO_MASK, is_decided
 from tersely.instrument.names import mask_buffer
@@ -64,7 +65,8 @@ def place_masks(binding: Binding, model: nn.Module) -> None:
         empty = alike.get(kind)
         if empty is None:
             empty = alike[kind] = torch.empty(NO_MASK, dtype=kind[0], device=kind[1])
-        place = buffers[name] = torch.empty_like(empty)
+        # Nobody writes to it, so that all of a kind may share their memory, of no bytes.
+        place = buffers[name] = empty.detach()
         if not is_plain:
             for other, attribute in binding.others(target, module):
                 other._buffers[mask_buffer(attribute)] = place
@@ -80,6 +82,7 @@ def modules_of_one_element(binding: Binding, stage: int) -> Iterator[nn.Module]:
     # Attaching comes here with tens of thousands of targets, which nothing has bound yet. They
     # have few shapes, which equal targets share.
     known: dict[tuple[int, int], bool] = {}
+    is_plain = binding.owners.is_plain
     for target, module in zip(binding.plan.targets, binding.modules, strict=True):
         if target.stage != stage:
             continue
@@ -89,7 +92,8 @@ def modules_of_one_element(binding: Binding, stage: int) -> Iterator[nn.Module]:
             is_one = known[key] = _may_have_one_element(target)
         if is_one:
             yield module
-            yield from (other for other, _ in binding.others(target, module))
+            if not is_plain:
+                yield from (other for other, _ in binding.others(target, module))
 
 
 def _may_have_one_element(target: TargetPlan) -> bool:
@@ -188,26 +192,18 @@ def masked_shares(masks: Sequence[tuple[BoundTarget, Tensor]]) -> list[float]:
         masks: each target with its buffer, or bool, True = kept.
     """
     found = [0.0] * len(masks)
-    alike: dict[object, list[int]] = {}
-    for index, (bound, mask) in enumerate(masks):
-        if 0 < mask.numel() <= _SMALL:
-            kind = (mask.shape, mask.dtype, mask.device, bound.is_additive)
-            alike.setdefault(kind, []).append(index)
-        else:
-            found[index] = masked_share(bound, mask)
-    for indices in alike.values():
-        (bound, first), total = masks[indices[0]], masks[indices[0]][1].numel()
-        is_offset = bound.is_additive and first.dtype != torch.bool
-        with torch.no_grad():
-            rows = torch.stack([masks[index][1] for index in indices])
-        counts = rows.reshape(len(indices), -1).count_nonzero(1).tolist()
-        for index, count in zip(indices, counts, strict=True):
-            found[index] = (count if is_offset else total - count) / total
+    tensors = [mask for _, mask in masks]
+    kinds, others = kinds_of(tensors)
+    for position in others:
+        found[position] = masked_share(*masks[position])
+    for positions in kinds:
+        for some, stack in stacks_of(tensors, positions):
+            total, is_binary = stack[0].numel(), stack.dtype == torch.bool
+            counts = stack.view(len(some), -1).count_nonzero(1).tolist()
+            for position, count in zip(some, counts, strict=True):
+                is_offset = not is_binary and masks[position][0].is_additive
+                found[position] = (count if is_offset else total - count) / total
     return found
-
-
-_SMALL = 1 << 12
-"""Up to this many elements a mask is counted with others."""
 
 
 def total_sparsity(masks: Iterable[tuple[BoundTarget, float]]) -> float:

@@ -32,20 +32,24 @@ def note_masks(bound_targets: Iterable[BoundTarget], journal: Journal) -> None:
 
 
 def write_masks(masks: Mapping[BoundTarget, Tensor], model: nn.Module) -> None:
-    """Put masks in force, in place where one of the same shape is.
+    """Put masks in force, in place where one of the same shape is, and these in one call.
 
     Args:
         masks: for each target what `write_mask` takes.
         model: the session's model.
     """
+    buffers, values = [], []
     for bound, kept in masks.items():
         if not bound.others and not bound.is_additive and not bound.is_activation:
             # Most targets are parameters of one module, and most masks take the place of others.
             current = bound.module._buffers[mask_buffer(bound.plan.target)]
             if current is not None and is_replaced_by(current, kept, bound.raw.dtype):
-                current.copy_(kept)
+                buffers.append(current)
+                values.append(kept)
                 continue
         write_mask(bound, kept, model)
+    if buffers:
+        torch._foreach_copy_(buffers, values)
 
 
 def write_mask(bound: BoundTarget, kept: Tensor, model: nn.Module) -> None:

@@ -82,7 +82,7 @@ def check_saved_order(bound: BoundTarget, order: Tensor) -> None:
         order: what was saved.
 
     Raises:
-        SessionFileError: it is no order of the target's input channels.
+        SessionFileError: it is not an order of the target's input channels.
     """
     shape, dim = bound.plan.shape or (), bound.plan.input_dim
     inputs = shape[dim] if dim < len(shape) else 0
@@ -115,4 +115,4 @@ def described_orders(orders: Mapping[BoundTarget, Tensor]) -> list[str]:
 
 
 _SHOWN = 3
-"""So many weights are named."""
+"""The number of weights that the warning names."""

@@ -39,7 +39,7 @@ from tersely.pruning.ranking import Ranked, target_of
 Factor: TypeAlias = float | Fraction
 
 OBSERVES_TRAINING = (ObservesGradients, ObservesCurvature)
-"""What sees steps of training, each of which counts for the next masks."""
+"""Abilities that observe steps of training, which count for the next masks."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -77,7 +77,7 @@ class PruningRun(Run[Pruner]):
 
     @property
     def is_optional_calibration(self) -> bool:
-        """Whether something else stands in for batches: example inputs do where the model runs."""
+        """Whether something else replaces batches, as example inputs do if the model is run."""
         is_ranking_activations = any(one.is_activation for one in self.bound_targets)
         return self._is_scoring_model and not is_ranking_activations
 
@@ -190,7 +190,7 @@ class PruningRun(Run[Pruner]):
             self.is_late = self._has_overflowed = False
 
     def put_off(self) -> bool:
-        """Tell whether masks that are due have to wait, as all that would rank them overflowed.
+        """Tell whether due masks have to wait because everything that ranks them overflowed.
 
         A loss scaler overflows now and then, and the next step's gradients are as good.
         """

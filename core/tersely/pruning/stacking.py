@@ -11,12 +11,12 @@ from fractions import Fraction
 from typing import TypeAlias
 
 import attrs
-import torch
 from torch import Tensor
 
 from tersely.arithmetic.blocks import Blocks, is_broadcastable
-from tersely.contracts.settings import Budget
+from tersely.contracts.settings import Budget, PruningSetting
 from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.stacks import FEW, kinds_of, stacks_of
 from tersely.masking.counted import Removal
 from tersely.masking.decide import decide
 from tersely.pruning.mask_buffers import compact
@@ -25,98 +25,96 @@ from tersely.pruning.ranking import Ranked, member_of
 CountsMasks: TypeAlias = Callable[[Budget, Mapping[BoundTarget, Tensor]], Removal]
 """Counts what shrinking with masks of some targets removes; bool, broadcasts to the target."""
 
-SMALL = 1 << 12
-"""Up to this many blocks a target is stacked with others."""
 
-FEW = 4
-"""Fewer alike are decided one after the other."""
-
-_AT_A_TIME = 1 << 20  # importances in one stack, so that it takes a few megabytes
-
-
-@attrs.frozen(eq=False)
-class Stack:
-    """Targets that differ in nothing but their importances.
-
-    Attributes:
-        ranked: the targets.
-        importances: one score per block for each of them, shapes and dtypes alike.
-    """
-
-    ranked: tuple[Ranked, ...]
-    importances: tuple[Tensor, ...]
-
-
-def stacks_of(
-    ranked: Sequence[Ranked], importances: Sequence[Tensor]
-) -> tuple[list[Stack], list[int]]:
-    """Find the targets that can be decided on together.
+def decide_stacked(
+    ranked: Sequence[Ranked], importances: Sequence[Tensor], factor: float | Fraction
+) -> dict[BoundTarget, Tensor]:
+    """Decide on the targets that differ in nothing but their importances, many at a time.
 
     Args:
         ranked: all targets of one stage.
         importances: one score per block for each of them.
+        factor: the share of the configured sparsity that is due now, in [0, 1].
 
     Returns:
-        The stacks, and the positions of all other targets.
+        For each such target bool, True = kept, in the smallest shape that broadcasts to it. Left
+        out are those of which there are few, and those among which an importance is not finite,
+        since an error has to name the target.
     """
     alike: dict[object, list[int]] = {}
-    alone = []
-    for index, (one, scores) in enumerate(zip(ranked, importances, strict=True)):
-        setting = one.bound.plan.pruning
-        is_divided = setting.internal_metric_block > 1 or setting.dependency_parts > 1
-        is_numbered = one.blocks.index is not None
-        if scores.numel() > SMALL or setting.is_grouped or is_divided or is_numbered:
-            alone.append(index)
-            continue
+    for position, one in enumerate(ranked):
         # Equal targets share their setting and blocks.
-        kind = (id(setting), id(one.blocks), one.tensor.shape)
-        alike.setdefault((kind, scores.dtype, scores.device), []).append(index)
-    stacks = []
-    for indices in alike.values():
-        if len(indices) < FEW or not importances[indices[0]].numel():
-            alone += indices
+        key = (id(one.bound.plan.setting), id(one.blocks), one.tensor.shape)
+        alike.setdefault(key, []).append(position)
+    found: dict[BoundTarget, Tensor] = {}
+    for positions in alike.values():
+        if not is_stackable(ranked[positions[0]].bound.plan.pruning, ranked[positions[0]].blocks):
             continue
-        step = max(_AT_A_TIME // importances[indices[0]].numel(), 1)
-        for start in range(0, len(indices), step):
-            some = indices[start : start + step]
-            stacks.append(
-                Stack(
-                    tuple(ranked[index] for index in some),
-                    tuple(importances[index] for index in some),
-                )
-            )
-    return stacks, sorted(alone)
+        scores = [importances[position] for position in positions]
+        for same in kinds_of(scores)[0]:
+            if len(same) < FEW:
+                continue
+            for some, stack in stacks_of(scores, same):
+                members = [ranked[positions[one]] for one in some]
+                targets = [one.bound for one in members]
+                found.update(decide_rows(members[0], targets, stack, factor) or {})
+    return found
 
 
-def decide_stack(stack: Stack, factor: float | Fraction) -> dict[BoundTarget, Tensor] | None:
-    """Decide on the targets of a stack.
+def is_stackable(setting: PruningSetting, blocks: Blocks) -> bool:
+    """Tell whether targets are decided on independently, each as one scope or several.
 
     Args:
-        stack: the targets.
+        setting: the setting that they share.
+        blocks: their blocks.
+    """
+    is_divided = setting.internal_metric_block > 1 or setting.dependency_parts > 1
+    return not (setting.is_grouped or is_divided or blocks.index is not None)
+
+
+def stacked_blocks(blocks: Blocks) -> Blocks:
+    """Return the blocks of targets that are stacked along a new first dimension.
+
+    Args:
+        blocks: the blocks of each.
+    """
+    scope = blocks.scope or (-1,) * len(blocks.size)
+    return Blocks((1, *blocks.size), (1, *scope), blocks.keep)
+
+
+def decide_rows(
+    first: Ranked,
+    bound_targets: Sequence[BoundTarget],
+    importances: Tensor,
+    factor: float | Fraction,
+) -> dict[BoundTarget, Tensor] | None:
+    """Decide on targets that differ in nothing but their importances.
+
+    Args:
+        first: the first of them.
+        bound_targets: all of them.
+        importances: shape (targets, *blocks along each dimension), float.
         factor: the share of the configured sparsity that is due now, in [0, 1].
 
     Returns:
         For each target bool, True = kept, in the smallest shape that broadcasts to it; None when
-        an importance is not finite, which has to be told of the target that it belongs to.
+        an importance is not finite.
     """
-    with torch.no_grad():  # once, and not a detach for each small target
-        everything = torch.stack(stack.importances)
-    if not bool(everything.isfinite().all()):
+    # A sum is finite only if all are; it may overflow, so it only acquits.
+    if not bool(importances.sum().isfinite()) and not bool(importances.isfinite().all()):
         return None
-    first = stack.ranked[0]
     blocks = first.blocks
-    scope = blocks.scope or (-1,) * len(blocks.size)
     member = attrs.evolve(
-        member_of(first, stack.importances[0], factor),
-        importance=everything,
-        shape=(len(stack.ranked), *first.shape),  # type: ignore[arg-type]  # mypy misreads a converter that is a class
-        blocks=Blocks((1, *blocks.size), (1, *scope), blocks.keep),
+        member_of(first, importances[0], factor),
+        importance=importances,
+        shape=(len(bound_targets), *first.shape),  # type: ignore[arg-type]  # mypy misreads a converter that is a class
+        blocks=stacked_blocks(blocks),
     )
     (kept,) = decide([member])
     rows = kept.unbind()
     if not is_broadcastable(blocks.size, first.shape):
         rows = tuple(compact(row, blocks.size, first.shape) for row in rows)
-    return {one.bound: row for one, row in zip(stack.ranked, rows, strict=True)}
+    return dict(zip(bound_targets, rows, strict=True))
 
 
 def decide_masks(
@@ -139,23 +137,16 @@ def decide_masks(
     Returns:
         For each target bool, or 0 and 1, True = kept, in the smallest shape that broadcasts to it.
     """
-    found: dict[BoundTarget, Tensor] = {}
-    stacks, alone = stacks_of(ranked, importances)
-    for stack in stacks:
-        decided = decide_stack(stack, factor)
-        if decided is None:
-            return _decide_alone(
-                ranked, importances, factor, is_expendable=is_expendable, count=count
-            )
-        found.update(decided)
+    together = decide_stacked(ranked, importances, factor)
+    alone = [position for position, one in enumerate(ranked) if one.bound not in together]
     rest = _decide_alone(
-        [ranked[index] for index in alone],
-        [importances[index] for index in alone],
+        [ranked[position] for position in alone],
+        [importances[position] for position in alone],
         factor,
         is_expendable=is_expendable,
         count=count,
     )
-    return {**found, **rest}
+    return {**together, **rest}
 
 
 def _decide_alone(

@@ -61,8 +61,9 @@ def _check(run: PruningRun, stage: Stage) -> None:
         )
     if isinstance(run.algorithm, Learns) and isinstance(run.algorithm, ObservesDenseGradients):
         raise PluginError(
-            f"{stage.algorithm} declares Learns and ObservesDenseGradients: what masked() returns "
-            "decides which gradients there are; declare ObservesGradients, or no Learns",
+            f"{stage.algorithm} declares Learns and ObservesDenseGradients: these exclude each "
+            "other, because gradients depend on what masked() returns; declare ObservesGradients, "
+            "or remove Learns",
             plugin=stage.algorithm,
         )
     if isinstance(run.algorithm, Learns):

@@ -30,7 +30,7 @@ def check_qparams(
         what: where it returned them, such as ``qparams in solve()``.
 
     Raises:
-        PluginError: they are something else, or lie outside of the grid.
+        PluginError: they are something else, or outside of the grid.
     """
     if not isinstance(found, QParams):
         raise wrong_return(target.plan, f"a {type(found).__name__}{what}", "QParams")
@@ -69,7 +69,7 @@ def check_solved(solved: object, target: QuantizationTarget) -> QuantizedWeight:
         target: what it was asked about.
 
     Raises:
-        PluginError: it is no quantized weight, or has other shapes or another grid.
+        PluginError: it is not a quantized weight, or has other shapes or another grid.
         CalibrationError: the new values are not finite.
     """
     if not isinstance(solved, QuantizedWeight):
@@ -147,7 +147,7 @@ def check_integers(
         target: what it was asked about.
 
     Raises:
-        PluginError: they are no integers, lie outside of their range, or are read as something
+        PluginError: they are not integers, are outside of their range, or are read as something
             else than what is simulated.
     """
     if not isinstance(integers, Tensor) or integers.is_floating_point():

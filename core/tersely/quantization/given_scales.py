@@ -60,7 +60,7 @@ def write_all_given(
         has_begun: whether the stage has begun.
 
     Raises:
-        SessionError: what the algorithm learns does not stand for scales and zero points.
+        SessionError: what the algorithm learns cannot represent scales and zero points.
     """
     for bound, qparams in given.items():
         if qparams is None:
@@ -97,7 +97,7 @@ def learn_given(run: QuantizationRun, bound: BoundTarget) -> None:
         bound: a target whose given scale is in its buffers.
 
     Raises:
-        SessionError: what the algorithm learns does not stand for scales and zero points.
+        SessionError: what the algorithm learns cannot represent scales and zero points.
     """
     learner, qparams = run.algorithm, run.quantize_step(bound).qparams(bound.module)
     assert isinstance(learner, LearnsScales)  # the caller has checked
@@ -117,9 +117,9 @@ def learn_given(run: QuantizationRun, bound: BoundTarget) -> None:
         and torch.equal(meaning.zero_point.double(), qparams.zero_point.double())
     ):
         raise SessionError(
-            f"{bound.plan.algorithm} learns {', '.join(learned)} of {bound.plan.name}, which do "
-            "not stand for a scale and a zero point that are given; give them with freeze=True, "
-            "or let the algorithm choose them",
+            f"{bound.plan.algorithm} learns {', '.join(learned)} of {bound.plan.name}, which "
+            "cannot represent the given scale and zero point; give them with freeze=True, or let "
+            "the algorithm choose them",
             **bound.plan.place,
         )
 

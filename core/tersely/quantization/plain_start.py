@@ -64,14 +64,17 @@ def start_plainly(run: QuantizationRun, model: nn.Module) -> bool:
     putting = SharedPut(QUANTIZE)
     binding = run.binding
     for is_activation in (False, True):  # the order in which a module has its buffers
+        rooms: dict[Room, list[nn.Module]] = {}
         for target, module, kind in zip(binding.plan.targets, binding.modules, kinds, strict=True):
             if kind is None or kind.is_activation is not is_activation:
                 continue
             like = activation if is_activation else find_tensor(module, target.target)
             if like is not None and not like.is_meta:  # else they come with the values
-                _room(run, kind, target, like).make(module)
+                rooms.setdefault(_room(run, kind, target, like), []).append(module)
             if kind.is_simulated:
                 putting.put(module, target.target, kind.step)
+        for room, modules in rooms.items():
+            room.make(modules)
     return True
 
 

@@ -120,7 +120,7 @@ def warn_of_unreached(
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     warnings.warn(
         f"in {_STEPS_TO_BE_REACHED} steps no forward in training mode has reached "
-        f"{', '.join(names[:_SHOWN])}{more}, so there is no scale, without which finalize() is "
+        f"{', '.join(names[:_SHOWN])}{more}, so they have no scales, and finalize() will be "
         "refused; train these modules, calibrate and compress, or leave them out with "
         "exclude_op_names",
         CompressionWarning,

@@ -170,6 +170,11 @@ class QuantizationRun(Run[Quantizer]):
         found = self.algorithm
         return found if isinstance(found, ObservesRange) else None
 
+    @property
+    def has_own_observers(self) -> bool:
+        """Whether the algorithm says what observes values, and not the specification."""
+        return self._observing_range is not None
+
     @cached_property
     def learning(self) -> LearnsScales | None:
         """The algorithm when it learns scales, else None."""

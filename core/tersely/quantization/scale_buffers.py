@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TypeAlias
 
-import attrs
 import torch
 from torch import Tensor, nn
 
@@ -15,8 +13,8 @@ from tersely.arithmetic.qparams import QParams
 from tersely.arithmetic.quantized_types import quantized_range
 from tersely.contracts.quantized_forward import RoundsAtRandom
 from tersely.engine.targets.binding import BoundTarget
-from tersely.engine.targets.buffers import is_replaced_by, put_buffer
-from tersely.instrument.names import STATE_PARTS, state_buffer
+from tersely.engine.targets.buffers import put_buffer
+from tersely.instrument.names import state_buffer
 from tersely.instrument.scales.quantizing import Quantize
 from tersely.instrument.scales.target_scales import Room, put_in_force, take_out_of_force
 from tersely.planning.targets.addresses import declared_channels
@@ -64,7 +62,7 @@ def make_room(run: QuantizationRun, model: nn.Module) -> None:
                 shape = step.cut.kept_shape(plan.shape, channels)
                 follows = is_following and run.is_simulated(bound)
                 room = rooms[key] = room_of(run, attribute, step, shape, like, is_following=follows)
-            room.make(module)
+            room.make((module,))
 
 
 def room_of(
@@ -124,70 +122,6 @@ def channels_of(bound: BoundTarget) -> int | None:
     return declared_channels(bound.module, bound.plan.target)
 
 
-@attrs.frozen(eq=False)
-class Chosen:
-    """What was chosen for one weight.
-
-    Attributes:
-        qparams: scale and zero point.
-        range_: the range that they were chosen for, low and high of each block.
-        is_centred: whether all zero points are zero.
-    """
-
-    qparams: QParams
-    range_: tuple[Tensor, Tensor]
-    is_centred: bool
-
-
-def write_together(chosen: Mapping[BoundTarget, Chosen]) -> None:
-    """Put scales and zero points of many targets in force, their buffers written in one call.
-
-    Args:
-        chosen: what was chosen for each.
-    """
-    written: list[tuple[Tensor, Tensor]] = []
-    for bound, found in chosen.items():
-        pairs = _in_place(bound, found)
-        if pairs is None:
-            write_qparams(bound, found.qparams, range_=found.range_, is_centred=found.is_centred)
-            continue
-        written += pairs
-        put_in_force(bound.module, bound.plan.target, written)
-    if written:
-        buffers, values = map(list, zip(*written, strict=True))
-        with torch.no_grad():
-            torch._foreach_copy_(buffers, values)
-
-
-def _in_place(bound: BoundTarget, found: Chosen) -> list[tuple[Tensor, Tensor]] | None:
-    """Return the buffers of a target with their values, or None where not all of them fit."""
-    buffers, qparams = bound.module._buffers, found.qparams
-    names = _names_of(bound.plan.target)
-    if bound.others or names["levels"] in buffers:
-        return None
-    wanted = {"scale": (qparams.scale, qparams.scale.dtype)}
-    if buffers.get(names["zero_point"]) is not None:
-        wanted["zero_point"] = (qparams.zero_point, torch.float32)
-    elif not found.is_centred:
-        return None
-    if buffers.get(names["low"]) is not None:
-        low, high = (end.reshape(qparams.scale.shape) for end in found.range_)
-        wanted |= {"low": (low, torch.float32), "high": (high, torch.float32)}
-    pairs = []
-    for part, (value, dtype) in wanted.items():
-        buffer = buffers.get(names[part])
-        if buffer is None or not is_replaced_by(buffer, value, dtype):
-            return None
-        pairs.append((buffer, value))
-    return pairs
-
-
-@functools.lru_cache(maxsize=64)
-def _names_of(target: str) -> Mapping[str, str]:
-    """Part -> the buffer that holds it; models have few names of targets."""
-    return {part: state_buffer(target, part) for part in STATE_PARTS}
-
-
 def write_qparams(
     bound: BoundTarget,
     qparams: QParams,
@@ -235,7 +169,7 @@ def level_count(bound: BoundTarget) -> int:
 
 
 def range_of(qparams: QParams) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest value that the integers of each block stand for.
+    """Return the smallest and largest value that the integers of each block represent.
 
     Args:
         qparams: scale and zero point.

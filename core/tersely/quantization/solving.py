@@ -31,6 +31,7 @@ from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
 from tersely.quantization.answers import check_qparams, check_simulated, check_solved
 from tersely.quantization.biases import bias_owner
+from tersely.quantization.chosen import write_together
 from tersely.quantization.factors.input_factors import Reading, equalize
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
@@ -39,7 +40,6 @@ from tersely.quantization.scale_buffers import (
     read_buffer,
     write_buffer,
     write_qparams,
-    write_together,
 )
 from tersely.quantization.stacking import choose_together
 from tersely.quantization.targets import target_of
@@ -70,9 +70,11 @@ def quantize_parameters(
     if isinstance(quantizer, Equalizes):
         equalize(run, quantizer, bound_targets, reading=reading)
     together = choose_together(run, bound_targets)
-    write_together(together)
+    for chosen in together:
+        write_together(chosen)
+    done = {bound for chosen in together for bound in chosen.bound_targets}
     for bound in told(bound_targets, "weights quantized"):
-        if bound in together:
+        if bound in done:
             continue
         observed = _observed(run, bound)
         if is_unreached(run, bound) and run.stage.unreached == "dense":

@@ -38,7 +38,7 @@ class Catalog(Generic[Described_co]):
             name: short or qualified.
 
         Raises:
-            UnknownPluginError: nobody provides the name.
+            UnknownPluginError: no plugin provides the name.
             PluginConflictError: several distributions provide the short name.
             BrokenPluginError: its plugin or its implementation fails.
             PluginApiError: only a plugin for another API provides it.

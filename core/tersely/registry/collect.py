@@ -212,7 +212,7 @@ def _gather(
 
 
 def _items(returned: list[object] | tuple[object, ...]) -> Sequence[object]:
-    """Return what is in a list, without its own ``__iter__``, which may go on forever."""
+    """Return what is in a list, without its own ``__iter__``, which may never end."""
     if isinstance(returned, list):
         return list.__getitem__(returned, slice(None))
     return tuple.__getitem__(returned, slice(None))

@@ -82,13 +82,15 @@ def _are_abilities(
             near = nearest(str(name), table, count=1)
             hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(table)}"
             raise ValueError(
-                f"{type(instance).__name__}: abilities: {name!r} is none of its abilities{hint}"
+                f"{type(instance).__name__}: abilities: {name!r} is not one of its abilities{hint}"
             )
 
 
 def _is_count(instance: object, attribute: attrs.Attribute[int], value: int | None) -> None:
     if value is not None and value < 1:
-        raise ValueError(f"targets: {value} is no number of targets; expected 1 or more, or None")
+        raise ValueError(
+            f"targets: {value} is not a number of targets; expected 1 or more, or None"
+        )
 
 
 @attrs.frozen(kw_only=True)

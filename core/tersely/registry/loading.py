@@ -59,7 +59,7 @@ def _import_face(
         return _unusable(record, "broken", Failure(reason=reason, cause=error))
     # pluggy compares faces with ==, and one that compares in its own way would break the others.
     if face is not None and compare is not object.__eq__:  # None has one of its own since 3.12
-        reason = f"its face {entry_point.value} has an __eq__ of its own; name a module instead"
+        reason = f"its face {entry_point.value} defines its own __eq__; name a module instead"
         return _unusable(record, "broken", Failure(reason=reason))
     key = f"{record.distribution}:{record.name}"
     return admit(manager, face, record=record, key=key, must_state_api=True)

@@ -74,7 +74,7 @@ def find(snapshot: Snapshot, kind: Kind, name: str) -> Registration:
         name: ``name`` or ``distribution:name``.
 
     Raises:
-        UnknownPluginError: nobody provides it, or its distribution is absent or denied.
+        UnknownPluginError: no plugin provides it, or its distribution is absent or denied.
         PluginConflictError: several distributions provide the short name.
         BrokenPluginError: only a broken plugin provides it.
         PluginApiError: only a plugin for another API provides it.

@@ -54,13 +54,13 @@ def _reference_problem(schema: Mapping[str, Json], reference: Json) -> str | Non
         if not isinstance(reference, str):
             return f"is of type {type(reference).__name__}, expected text"
         if not reference.startswith("#"):
-            return f"is {reference!r}, which lies outside of the schema"
+            return f"is {reference!r}, which is outside of the schema"
         if reference in seen:
             return f"is {seen[0]!r}, which refers to itself"
         seen.append(reference)
         target = _resolve(schema, reference[1:])
         if target is _MISSING:
-            return f"is {reference!r}, and nothing is there"
+            return f"is {reference!r}, which does not exist"
         if not isinstance(target, Mapping) or set(target) != {"$ref"}:
             return None
         reference = target["$ref"]

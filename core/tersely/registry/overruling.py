@@ -1,4 +1,4 @@
-"""Finds default targets that a plugin states in vain, since others that count more do as well."""
+"""Finds default targets of a plugin that have no effect because others take precedence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def by_precedence(plugins: Sequence[Plugin]) -> Sequence[Plugin]:
 
 
 def overruled(plugins: Sequence[Plugin]) -> Mapping[str, tuple[str, ...]]:
-    """Return, by plugin name, the module types that it sets in vain, each with who overrules it.
+    """Return, by plugin name, the module types that it sets without effect, and what overrules it.
 
     Args:
         plugins: usable plugins; what a later one sets counts.
@@ -27,7 +27,7 @@ def overruled(plugins: Sequence[Plugin]) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for position, plugin in enumerate(plugins):
         lost = [
-            f"{setting.module_type} (that of {winner.record.title} counts)"
+            f"{setting.module_type} (that of {winner.record.title} takes precedence)"
             for setting in plugin.module_settings
             for winner in plugins[position + 1 :]
             if any(_is_taken(setting, other) for other in winner.module_settings)

@@ -26,9 +26,9 @@ class Loading:
     Attributes:
         seconds: how long importing it and calling its hooks took.
         imports_torch: whether it imported torch, which makes listing and validation slow.
-        printed: what it wrote to standard output, which nobody else sees.
+        printed: what it wrote to standard output, which is not shown.
         changes: what else it did to the process, in words such as ``changes sys.path``; it was
-            put back, except that threads go on.
+            undone, except that threads keep running.
     """
 
     seconds: float = 0.0

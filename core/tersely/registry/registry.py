@@ -147,7 +147,7 @@ class Registry:
         return tuple(plugin.record for plugin in self._snapshot.plugins)
 
     def overruled(self) -> Mapping[str, tuple[str, ...]]:
-        """Return what plugins set in vain: plugin name -> ``module type by whose setting counts``.
+        """Return settings without effect: plugin name -> ``module type (what overrules it)``.
 
         Of two settings for one type and method the one that `module_settings` lists later counts.
         """

@@ -1,4 +1,4 @@
-"""``TERSELY_TRACE``: which plugin was asked for what, how often, and how long it took."""
+"""``TERSELY_TRACE``: which calls of plugins were made, how often, and how long they took."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _traced_once(value: Callable[..., Any], plugin: str, kind: str) -> Callable[
 
 def trace_lines() -> list[str]:
     """Return the table of all calls so far, what took longest first."""
-    columns = [Column(heading=heading) for heading in ("plugin", "kind", "asked for")]
+    columns = [Column(heading=heading) for heading in ("plugin", "kind", "call")]
     columns += [Column(heading=heading, is_number=True) for heading in ("times", "seconds")]
     calls = sorted(_calls.items(), key=lambda item: -item[1][1])
     rows = [(*call, str(count), f"{seconds:.4f}") for call, (count, seconds) in calls]
@@ -138,5 +138,5 @@ def _new(cls: type, *arguments: Any) -> object:
 
 
 def _print() -> None:
-    # Not print: whoever sets the variable wants it, in a program of their own as well.
-    sys.stderr.write("\n".join([f"what plugins were asked for ({TRACE})", *trace_lines(), ""]))
+    # Not print: the variable works in any program, not only in the command line.
+    sys.stderr.write("\n".join([f"calls of plugins ({TRACE})", *trace_lines(), ""]))

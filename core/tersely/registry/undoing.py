@@ -38,7 +38,7 @@ class Part:
         read: returns its value now.
         write: puts back such a value.
         holds_objects: whether the value is a mapping of objects, which are compared by identity,
-            since a foreign ``__eq__`` may do anything; what was added to it is no change.
+            since a foreign ``__eq__`` may do anything; additions to it do not count as changes.
     """
 
     name: str

@@ -47,7 +47,7 @@ def bits_of(dtype: str) -> int:
         dtype: such as ``int4`` or ``float8_e4m3fn``.
     """
     match = _INTEGER.match(dtype)
-    return int(match[1]) if match else _BYTES  # whatever is no integer is a float8
+    return int(match[1]) if match else _BYTES  # anything else is a float8
 
 
 def stored_bits(dtype: str, *, elements: int, scales: int, affine: bool) -> int:

@@ -41,7 +41,7 @@ def read_report(path: str | os.PathLike[str]) -> Report:
         path: a file that holds ``Report.to_dict()``.
 
     Raises:
-        SessionFileError: there is no such file, or it is no report.
+        SessionFileError: there is no such file, or it is not a report.
     """
     place = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""What a report reads of a session; a protocol, since sessions stand above reports."""
+"""What a report reads from a session; a protocol, because sessions are a floor above reports."""
 
 from __future__ import annotations
 

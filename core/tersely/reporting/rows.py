@@ -134,7 +134,7 @@ class Layer:
         weight: the target whose values are counted, or empty.
         low: the smallest value before and after.
         high: the largest one.
-        before: how many values of the dense weight lie in each of 24 intervals from low to high.
+        before: how many values of the dense weight are in each of 24 intervals from low to high.
         after: the same of the weight that takes effect, without the values that are zero.
         why: why it could not be compared, or empty.
     """

@@ -99,7 +99,7 @@ def quantize(  # noqa: PLR0913  # what a stage says and what calibration takes
     if preset is not None:
         stage |= {"preset": preset, "for": runtime}
     elif runtime is not None:
-        stage["for"] = runtime  # an error that says so
+        stage["for"] = runtime  # raises an error if there is no preset
     if reduce_range:
         stage["reduce_range"] = True  # without a preset likewise
     if fuse_names is not None:

@@ -219,7 +219,7 @@ class Session:
                 None. By default a mapping's ``attention_mask``. Padding is not observed.
 
         Raises:
-            CalibrationError: there was no batch, its mask is no mask, or a target that needs
+            CalibrationError: there was no batch, its mask is invalid, or a target that needs
                 calibration was not seen or had values that are not finite; what was observed
                 before is kept.
             SessionError: the session is finished.
@@ -535,7 +535,7 @@ class Session:
         write_targets(self._engines.distillation, teacher, batches, directory, forward=forward)
 
     def use_teacher_cache(self, directory: str | os.PathLike[str]) -> TeacherCache:
-        """Open a cache; `teacher_batch` then stands in for `teacher_forward`.
+        """Open a cache; `teacher_batch` then replaces `teacher_forward`.
 
         Args:
             directory: the folder that `cache_teacher` wrote.

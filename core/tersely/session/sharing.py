@@ -38,7 +38,9 @@ class Sharing:
 
     def _note(self) -> None:
         self._ids = self._identities()
-        self._keys = [tuple(module._parameters.keys()) for module in self._modules]
+        # In two lists: a tuple for each module would be as many objects for the garbage collector.
+        self._keys = [key for module in self._modules for key in module._parameters]
+        self._counts = [len(module._parameters) for module in self._modules]
         # No parameter is kept alive that the model has given up, nor does one get a weak reference:
         # torch.utils.swap_tensors, as in moving a model, takes none that has.
         self._memories = Memories(
@@ -96,7 +98,7 @@ class Sharing:
                     raise self._error(call, slot, "became the same parameter as", other, _TIED)
             for other in expected:
                 if _held(*other) is not tensor:
-                    raise self._error(call, slot, "no longer is the same as", other, _UNTIED)
+                    raise self._error(call, slot, "is no longer the same as", other, _UNTIED)
             place, memory = before.get(id(tensor), (slot, 0))
             if place not in expected and memory and memory == number_of(tensor):
                 raise self._error(call, slot, "was replaced by the parameter of", place, _MOVED)
@@ -117,11 +119,12 @@ class Sharing:
 
     def _slots_before(self) -> dict[int, tuple[_Slot, int]]:
         """Return id -> who held the parameter, and its memory: another may have the id by now."""
-        slots = (
-            (module, key)
-            for module, keys in zip(self._modules, self._keys, strict=True)
-            for key in keys
+        holders = (
+            module
+            for module, count in zip(self._modules, self._counts, strict=True)
+            for _ in range(count)
         )
+        slots = zip(holders, self._keys, strict=True)
         # A copy of a session has noted no memory.
         memories = self._memories.numbers or [0] * len(self._ids)
         noted = zip(self._ids, slots, memories, strict=True)

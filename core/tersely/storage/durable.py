@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 PARTIAL = ".partial"
-"""How the name of a file that is still being written ends."""
+"""The suffix of the name of a file that is still being written."""
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes | str) -> None:

@@ -1,4 +1,4 @@
-"""JSON files that tersely wrote, read without trust: whole, of the right shape, as written."""
+"""JSON files that tersely wrote, read without trust: complete, valid and unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_json_file(place: Path, *, advice: str) -> Json:
         advice: what to do when it is damaged, as a command.
 
     Raises:
-        SessionFileError: it is no regular file or not whole JSON.
+        SessionFileError: it is not a regular file or not complete JSON.
         OSError: it cannot be read.
     """
     if place.exists() and not place.is_file():
@@ -37,7 +37,7 @@ def read_json_file(place: Path, *, advice: str) -> Json:
         ) from error
     except (ValueError, RecursionError) as error:
         raise SessionFileError(
-            f"{place} is damaged: it is not whole JSON ({error}); {advice}", path=place
+            f"{place} is damaged: it is not complete JSON ({error}); {advice}", path=place
         ) from error
 
 

@@ -18,7 +18,7 @@ class PackedTensors(Mapping[str, Tensor]):
 
     Args:
         tensors: name -> tensor, or the bits of one.
-        shapes: name -> the shape of what its bits stand for.
+        shapes: name -> the shape of the tensor that its bits represent.
 
     Raises:
         ValueError: there are no bits for a shape, or they do not fit it.

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 _STATE, _START = 0, 19
-"""Where both are among what follows the name in ``/proc/PID/stat``, see proc(5)."""
+"""The positions of both after the name in ``/proc/PID/stat``, see proc(5)."""
 
 
 def is_running(pid: int) -> bool:
@@ -24,12 +24,12 @@ def is_running(pid: int) -> bool:
         return False
     except OSError:  # alive, and of another user
         return True
-    # One that has ended and whose parent has not asked how is there, and does nothing.
+    # A zombie still exists, but does nothing.
     return _known(pid, _STATE) not in ("Z", "X")
 
 
 def start_of(pid: int) -> str:
-    """Return what tells a process from a later one that has its number; empty where nothing does.
+    """Return what distinguishes a process from a later one with its number; empty if nothing does.
 
     Args:
         pid: its number.

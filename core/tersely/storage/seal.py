@@ -55,7 +55,7 @@ def check_length(place: Path, seal: Mapping[str, Json], *, advice: str) -> None:
             f"{place} cannot be read: {error.strerror or error}; {advice}", path=place
         ) from error
     if not stat.S_ISREG(found.st_mode):
-        raise SessionFileError(f"{place} is no regular file; {advice}", path=place)
+        raise SessionFileError(f"{place} is not a regular file; {advice}", path=place)
     size = found.st_size
     if size != seal["bytes"]:
         raise SessionFileError(

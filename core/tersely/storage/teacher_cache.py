@@ -53,7 +53,7 @@ class TeacherCache:
     """Targets of every batch, read shard by shard; mutable because it keeps the last shard.
 
     Attributes:
-        folder: where it lies.
+        folder: the folder that contains it.
         shards: name of each file -> the batches in it.
         seals: name of each file -> its length and digest.
     """

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files, written whole: what sessions and results are made of."""
+"""Tensors in safetensors files, written atomically: the storage of sessions and results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TYPES = {
     torch.int64: "I64",
     torch.uint64: "U64",
 }
-"""What a safetensors file can hold, and what it calls that; files hold the last ones first."""
+"""The dtypes of safetensors files, and their names there; files store the last ones first."""
 
 
 def write_tensors(
@@ -88,7 +88,7 @@ def write_tensors(
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put the metadata in order, of which safetensors has another one in each process."""
+    """Sort the metadata, whose order in safetensors differs from process to process."""
     with path.open("r+b") as stream:
         length = int.from_bytes(stream.read(_HEAD), "little")
         header = json.loads(stream.read(length))

@@ -1,7 +1,7 @@
-"""What plugin authors run: contracts that every algorithm must meet.
+"""Contracts that every plugin must meet, to run in a plugin's own test suite.
 
 ``check_pruner("name")`` and its siblings run a whole contract and raise one error with
-everything that is wrong; `contract_results` returns the single checks for listings.
+every failed check; `contract_results` returns the result of each check.
 """
 
 from tersely.testing.contract import CheckResult, Contract, ContractError, contract_results

@@ -59,9 +59,9 @@ class CheckResult:
 
 @attrs.define(eq=False)
 class Contract:
-    """What every kind of plugin must meet; subclasses add ``check_*`` methods.
+    """What every kind of plugin must meet. Subclasses add ``check_*`` methods.
 
-    A test suite may also subclass it and call single checks.
+    A test suite may also subclass it and call individual checks.
 
     Attributes:
         name: the plugin object's name in the registry.
@@ -98,64 +98,66 @@ class Contract:
         return self.catalog[self.name](**self.arguments)
 
     def check_summary(self) -> None:
-        """The descriptor has a summary of one line."""
+        """The descriptor has a one-line summary."""
         expect(bool(self.info.summary.strip()), "the descriptor's summary is empty")
         expect("\n" not in self.info.summary, "the descriptor's summary has several lines")
 
     def check_options_schema(self) -> None:
-        """The options are a closed JSON Schema that accepts the options used here."""
+        """The options schema is a closed JSON Schema that accepts the options under test."""
         check_schema(self.info.options)
         errors = Draft202012Validator(self.info.options).iter_errors(dict(self.arguments))
         found = "; ".join(error.message for error in errors)
-        expect(not found, f"options refuses {dict(self.arguments)}: {found}")
+        expect(not found, f"the options schema rejects {dict(self.arguments)}: {found}")
 
     def check_examples(self) -> None:
-        """Every example of the options is legal, and makes the object."""
+        """Every example of the options schema is valid and creates the object."""
         for example in self.info.options.get("examples", ()):
             errors = Draft202012Validator(self.info.options).iter_errors(dict(example))
             found = "; ".join(error.message for error in errors)
-            expect(not found, f"options refuses its own example {dict(example)}: {found}")
+            expect(
+                not found, f"the options schema rejects its own example {dict(example)}: {found}"
+            )
             attrs.evolve(self, options=example).make_example()
 
     def make_example(self) -> None:
-        """Make the object with the options, where making it shows that they are taken."""
+        """Make the object with the options, to see whether it accepts them."""
         self.make()
 
     def check_options_in_code(self) -> None:
-        """The code reads every option, and has the defaults that the options' schema states."""
+        """The code reads every option and has the same defaults as the options schema."""
         found = unread_problem(self.catalog[self.name], self.info.options)
         expect(not found, found)
         found = default_problem(self.catalog[self.name], self.info.options)
         expect(not found, found)
 
     def check_interruptible(self) -> None:
-        """The code lets Ctrl+C through."""
+        """The code does not catch KeyboardInterrupt."""
         found = interruption_problem(self.catalog[self.name])
         expect(not found, found)
 
     def check_process(self) -> None:
-        """Using it prints nothing, and leaves options and settings of the process alone."""
+        """Using it prints nothing and changes neither its options nor process-wide settings."""
         arguments = copy.deepcopy(dict(self.arguments))
         with watched_process() as found:
             self.use()
         if found == [CHANGED_ENVIRONMENT]:
-            # A library that is imported late may set a variable up; it does so once.
+            # A library imported lazily may set a variable once.
             with watched_process() as found:
                 self.use()
         expect(not found, "; ".join(found))
-        expect(arguments == self.arguments, f"it changed its options to {dict(self.arguments)}")
+        expect(arguments == self.arguments, f"its options were changed to {dict(self.arguments)}")
 
     def use(self) -> None:
-        """Let the object do what it is for, once."""
+        """Use the object once for its purpose."""
         self.make()
 
     def check_face_imports_no_torch(self) -> None:
-        """The package that announces the object imports without torch."""
+        """Importing the package that registers the object does not import torch."""
         if self.catalog.record(self.name).module is not None:
-            return  # a file is run only where somebody names it, so it may import what it uses
+            return  # a plugin file runs only when it is named, so it may import anything
         face = self._face()
         code = f"import {face}, sys; sys.exit({_TORCH} if 'torch' in sys.modules else 0)"
-        # The interpreter that runs the tests runs code that is already installed in it.
+        # Both the interpreter and the code are trusted: they run the tests already.
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
@@ -165,12 +167,12 @@ class Contract:
         )
         expect(
             done.returncode != _TORCH,
-            f"importing {face} imports torch; keep torch in the module of the algorithm, so "
-            "that listing and validation stay fast",
+            f"importing {face} imports torch; import torch in the algorithm's module only, so that "
+            "listing and validation stay fast",
         )
 
     def _face(self) -> str:
-        # What a distribution announces; what was registered by hand is taken to announce itself.
+        # An object registered by hand belongs to no distribution: its own package is its face.
         try:
             announcing = metadata.distribution(self.catalog.record(self.name).distribution)
         except metadata.PackageNotFoundError:
@@ -179,7 +181,7 @@ class Contract:
         return ", ".join(entry.module for entry in entries)
 
 
-_TORCH = 3  # the exit status of the new process that found torch
+_TORCH = 3  # exit status of the new process when torch was imported
 
 
 def check_schema(schema: Mapping[str, Json]) -> None:
@@ -189,16 +191,18 @@ def check_schema(schema: Mapping[str, Json]) -> None:
         schema: a descriptor's ``options``.
 
     Raises:
-        ContractError: it is no JSON Schema, or accepts unknown keys.
+        ContractError: it is not a valid JSON Schema, or it accepts unknown keys.
     """
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
-        raise ContractError(f"options is no JSON Schema 2020-12: {error.message}") from error
+        raise ContractError(
+            f"options is not a valid JSON Schema (2020-12): {error.message}"
+        ) from error
     is_closed = False in (schema.get("additionalProperties"), schema.get("unevaluatedProperties"))
     expect(
         is_closed,
-        "options accepts unknown keys, so a user's typing mistake would pass in silence; set "
+        "options accepts unknown keys, so a misspelled option would be ignored silently; set "
         "additionalProperties to false",
     )
 
@@ -258,19 +262,19 @@ def require(contract: Contract) -> None:
 
     Raises:
         ContractError: lists every check that failed.
-        PluginError: nobody provides the name.
+        PluginError: no plugin provides the name.
     """
     contract.catalog.info(contract.name)
     failed = [result for result in contract_results(contract) if not result.passed]
     if failed:
-        lines = [f"{contract.name} breaks its contract in {len(failed)} of its checks:"]
+        lines = [f"{contract.name} fails {len(failed)} checks of its contract:"]
         lines += [f"  {result.name}: {result.message}" for result in failed]
         raise ContractError("\n".join(lines))
 
 
 @contextmanager
 def as_findings() -> Iterator[None]:
-    """Make what the core says of a plugin at run time a finding of its contract.
+    """Report the core's own errors about a plugin as findings of its contract.
 
     Raises:
         ContractError: the core refuses what the plugin returned.

@@ -30,7 +30,7 @@ from tersely.testing.models import example_values
 
 Shape = tuple[int, ...]
 
-# Planning cuts an input or output with one sample in the batch.
+# Planning divides an input or output with one sample in the batch.
 _SHAPES: Mapping[TargetKind, Sequence[Shape]] = {
     "parameter": [(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4), (128, 128)],
     "buffer": [(8,), (8, 16), (128, 128)],
@@ -57,12 +57,12 @@ class GranularityContract(Contract):
         return registry().granularities.info(self.name)
 
     def check_options_schema(self) -> None:
-        """The options are a closed JSON Schema, and its example values select the granularity."""
+        """`options` is a closed JSON Schema, and its example values select the granularity."""
         check_schema(self.info.options)
         expect(
             bool(self._values()),
-            "its schema has no examples, so nothing can be checked; add examples to values, or to "
-            "options where it requires some, or pass values to check_granularity",
+            "its schema has no examples, so nothing can be checked; add examples to values (or to "
+            "options, if some are required), or pass values to check_granularity",
         )
         for value in self._values():
             found = understand(value).info
@@ -79,7 +79,7 @@ class GranularityContract(Contract):
             list(self._divided(value))
 
     def check_blocks(self) -> None:
-        """Blocks have a size for each dimension and divide some shape; ValueError refuses."""
+        """Blocks have a size for each dimension; shapes that do not fit raise ValueError."""
         for value in self._values():
             made = [shape for _, shape, _ in self._divided(value)]
             tried = [shape for kind in self.info.target_kinds for shape in _SHAPES[kind]]
@@ -92,16 +92,23 @@ class GranularityContract(Contract):
                 again = implementation(value).blocks(shape, target)
                 where = f"{value!r} on {shape}"
                 if blocks.index is not None:
-                    expect(again == blocks, f"{where}: other numbers when it is asked again")
-                expect(again == blocks, f"{where}: {blocks}, then {again}")
+                    expect(
+                        again == blocks, f"{where}: a second call returns different block numbers"
+                    )
+                expect(
+                    again == blocks, f"{where}: the first call returns {blocks}, the second {again}"
+                )
 
     def check_scope(self) -> None:
-        """A scope holds whole blocks, and what is kept in it fits into it."""
+        """A scope consists of whole blocks and keeps no more blocks than it has."""
         for value in self._values():
             for _, shape, blocks in self._divided(value):
                 where = f"{value!r} on {shape}"
                 if blocks.scope is None:
-                    expect(blocks.keep is None, f"{where}: keeps {blocks.keep} without a scope")
+                    expect(
+                        blocks.keep is None,
+                        f"{where}: keep is {blocks.keep}, but there is no scope",
+                    )
                     continue
                 scope, size = resolve_size(blocks.scope, shape), resolve_size(blocks.size, shape)
                 fits = all(not outer % inner for outer, inner in zip(scope, size, strict=True))
@@ -135,7 +142,7 @@ def _blocks(
     except NumberingError as error:
         raise ContractError(f"{where}: {error}") from error
     except ValueError as error:
-        expect(bool(str(error)), f"{where}: a ValueError without a text")
+        expect(bool(str(error)), f"{where}: raises ValueError without a message")
         return None
     except Exception as error:  # foreign code: any other exception is a finding
         found = f"{type(error).__name__}: {error}"
@@ -145,13 +152,13 @@ def _blocks(
     if blocks.index is not None:
         lengths = list(blocks.index.shape)
         is_whole = lengths == list(shape)
-        expect(is_whole, f"{where}: an index of shape {lengths}, expected {list(shape)}")
+        expect(is_whole, f"{where}: the index has shape {lengths}, expected {list(shape)}")
         # Of an input or output the first dimension counts samples, and one is tried.
         numbers = blocks.index[0] if target.kind in ("input", "output") else blocks.index
         expect(
             not Numbering(renumber(numbers)[0]).shuffles_vector,
-            f"{where}: each element of a vector is a block, and they are numbered in another order "
-            "than their own",
+            f"{where}: each element of a vector is its own block, but the blocks are not numbered "
+            "in the order of the elements",
         )
         return blocks
     scope = blocks.size if blocks.scope is None else blocks.scope
@@ -159,14 +166,13 @@ def _blocks(
         is_sized = len(size) == len(shape) and all(length == -1 or length > 0 for length in size)
         expect(
             is_sized,
-            f"{where}: {name} {list(size)}, expected one length for each of {len(shape)} "
-            "dimensions, positive or -1",
+            f"{where}: {name} {list(size)}, expected one length for each dimension, positive or -1",
         )
     try:
         count_blocks(blocks.size, shape)
         count_blocks(scope, shape)
     except ValueError:
-        return None  # it does not divide: the core refuses it in planning, with the target's name
+        return None  # the core rejects it in planning and names the target
     return blocks
 
 
@@ -195,6 +201,6 @@ def check_granularity(name: str, *, values: Sequence[Json] = ()) -> None:
 
     Raises:
         ContractError: lists every check that failed.
-        PluginError: nobody provides the name.
+        PluginError: no plugin provides the name.
     """
     require(GranularityContract(name, {}, values))

@@ -15,7 +15,7 @@ from tersely.registry.descriptors import PrunerInfo
 from tersely.registry.registry import registry
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-"""What models are in; the last one is that which overflows first."""
+"""The dtypes of models; the last one overflows first."""
 
 
 class ContractNet(nn.Module):
@@ -84,7 +84,7 @@ def other_layout(values: Tensor) -> Tensor:
 
 
 def net_with_zeros() -> ContractNet:
-    """Return a contract net with a filter of zeros and a linear weight of nothing but zeros."""
+    """Return a contract net with one filter and one whole linear weight of zeros."""
     net = contract_net()
     with torch.no_grad():
         net.conv.weight[0] = 0
@@ -123,9 +123,9 @@ def has_own_classes(model: nn.Module) -> bool:
 
 
 def granularity_values(info: PrunerInfo) -> list[Json]:
-    """Return a value of every installed granularity that an algorithm supports and that works.
+    """Return a config value of every installed, working granularity that an algorithm supports.
 
-    One that fails by itself is a finding of its own contract, not of the algorithm's.
+    A granularity that itself fails is reported by its own contract, not by the algorithm's.
 
     Args:
         info: the algorithm's descriptor.
@@ -139,7 +139,7 @@ def granularity_values(info: PrunerInfo) -> list[Json]:
 
 
 def example_values(name: str) -> list[Json]:
-    """Return config values that select a granularity: its examples, and its name if that will do.
+    """Return config values that select a granularity: its examples, and its name if that suffices.
 
     Args:
         name: the granularity's name in the registry.

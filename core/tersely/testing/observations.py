@@ -1,4 +1,4 @@
-"""What contracts ask of observations, those of pruners and those of quantizers alike."""
+"""Checks of observations, the same for pruners and quantizers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tersely.testing.tensors import expect_tensors, unwritten
 def check_observations_of_batches(
     algorithm: object, target: PruningTarget | QuantizationTarget
 ) -> None:
-    """Check that what is observed of a batch adds up, or merges, and leaves the batch as it is.
+    """Check that observations add up or merge over batches, and that the batch is not modified.
 
     Args:
         algorithm: what observes.
@@ -40,7 +40,7 @@ def check_observations_of_batches(
             )
             expect(
                 same,
-                f"{target.name}: {name!r} of a batch is not what its two halves make together",
+                f"{target.name}: {name!r} of a batch differs from its two halves put together",
             )
 
 

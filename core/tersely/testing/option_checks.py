@@ -1,4 +1,4 @@
-"""What holds of the options of every plugin object, read from its signature and its source."""
+"""Checks of a plugin object's options against its signature and its source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tersely.json_value import Json
 
 
 def default_problem(implementation: object, schema: Mapping[str, Json]) -> str:
-    """Return which default of the schema is not the one that the code has, or nothing.
+    """Return a message about the first default that differs between schema and code, or "".
 
     Args:
         implementation: the class or function that takes the options.
@@ -32,7 +32,7 @@ def default_problem(implementation: object, schema: Mapping[str, Json]) -> str:
 
 
 def unread_problem(implementation: object, schema: Mapping[str, Json]) -> str:
-    """Return which options a constructor or function takes and never reads, or nothing.
+    """Return a message about options that the code accepts but never reads, or "".
 
     Args:
         implementation: the class or function that takes the options.
@@ -47,11 +47,11 @@ def unread_problem(implementation: object, schema: Mapping[str, Json]) -> str:
     taken = {name for one in codes for name in _names_taken(one)}
     read = {name for one in codes for name in _names_read(one)}
     unread = [name for name in schema.get("properties", {}) if name in taken - read]
-    return f"options {unread} are taken and never read: they change nothing" if unread else ""
+    return f"options {unread} are accepted but never read, so they have no effect" if unread else ""
 
 
 def interruption_problem(implementation: object) -> str:
-    """Return where an ``except`` without a type, or of BaseException, raises nothing again.
+    """Return a message about an ``except`` that swallows KeyboardInterrupt, or "".
 
     Args:
         implementation: the class or function.
@@ -60,14 +60,14 @@ def interruption_problem(implementation: object) -> str:
         source = inspect.getsource(implementation)  # type: ignore[arg-type]  # or a TypeError
         parsed = ast.parse(textwrap.dedent(source))
     except (OSError, TypeError, SyntaxError):
-        return ""  # it was made in a running program, or its lines are no whole statement
+        return ""  # it was created at run time, or its lines are not a complete statement
     for node in ast.walk(parsed):
         if not isinstance(node, ast.ExceptHandler) or not _takes_all(node):
             continue
         if not any(isinstance(one, ast.Raise) for one in ast.walk(node)):
             return (
-                f"line {node.lineno} of its source catches KeyboardInterrupt, so that nobody can "
-                "stop it; catch Exception, or raise it again"
+                f"line {node.lineno} of its source catches KeyboardInterrupt, so Ctrl+C cannot "
+                "stop it; catch Exception, or re-raise it"
             )
     return ""
 
@@ -95,10 +95,10 @@ def _names_read(code: CodeType) -> frozenset[str]:
     read = set(code.co_cellvars)
     for one in dis.get_instructions(code):
         if "LOAD_FAST" in one.opname or one.opname.startswith("LOAD_CLOSURE"):
-            # From Python 3.13 on, one instruction may read two.
+            # Since Python 3.13 one instruction may read two variables.
             read.update(one.argval if isinstance(one.argval, tuple) else (one.argval,))
     return frozenset(read)
 
 
 _MADE_AT_EACH_CALL = ("NOTHING", "<factory>")
-"""What signatures show for factories of defaults, of attrs and of dataclasses."""
+"""How signatures show default factories of attrs and of dataclasses."""

@@ -1,4 +1,4 @@
-"""One test of pytest for each check of a contract, with the failures that an author expects."""
+"""One pytest test for each check of a contract, with expected failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def parametrize(
     *contracts: Contract, expected_failures: Mapping[str, str] | None = None
 ) -> pytest.MarkDecorator:
-    """Parametrize a test by the checks of contracts; it receives ``check`` and calls it.
+    """Parametrize a test over the checks of contracts; the test calls its ``check`` argument.
 
     Args:
         contracts: contracts of objects, such as ``PrunerContract("my_pruner")``.
@@ -22,12 +22,12 @@ def parametrize(
             ``my_pruner:check_compile`` -> why it fails. Such a test fails when the check passes.
 
     Returns:
-        What decorates the test.
+        A decorator for the test.
 
     Raises:
         ValueError: an expected failure names no check.
     """
-    import pytest  # late: people without pytest call the functions
+    import pytest  # imported here because the functions work without pytest
 
     expected = dict(expected_failures or {})
     used: set[str] = set()
@@ -43,6 +43,7 @@ def parametrize(
     if unknown:
         known = sorted({name for each in contracts for name in check_names(type(each))})
         raise ValueError(
-            f"expected_failures names no check: {', '.join(unknown)}; there are {', '.join(known)}"
+            f"expected_failures names unknown checks: {', '.join(unknown)}; known: "
+            f"{', '.join(known)}"
         )
     return pytest.mark.parametrize("check", params)

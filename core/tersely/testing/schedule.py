@@ -22,7 +22,7 @@ class ScheduleContract(Contract):
     kind: ClassVar[Kind] = "schedules"
 
     def factor(self, progress: float | Fraction) -> float | Fraction:
-        """Return the share of the configured sparsity that is due.
+        """Return the due share of the configured sparsity.
 
         Args:
             progress: the share of the schedule that has passed, in [0, 1].
@@ -42,30 +42,36 @@ class ScheduleContract(Contract):
             self.factor(progress)
 
     def check_determinism(self) -> None:
-        """The same progress gives the same share, and the global random state stays alone."""
+        """The same progress gives the same share and leaves the global random state unchanged."""
         with untouched_random_state():
             first = [self.factor(progress) for progress in _PROGRESS]
         again = [self.factor(progress) for progress in reversed(_PROGRESS)]
-        expect(first == again[::-1], "two calls differ")
+        expect(first == again[::-1], "two calls with the same progress return different shares")
 
     def check_range(self) -> None:
         """Every share is a number in [0, 1]."""
         for progress in _PROGRESS:
             for spelled in (progress, float(progress)):
                 found = self.factor(spelled)
-                expect(0 <= found <= 1, f"at {float(progress)}: the share is {float(found)}")
+                expect(
+                    0 <= found <= 1,
+                    f"at {float(progress)}: the share is {float(found)}, expected one in [0, 1]",
+                )
 
     def check_end(self) -> None:
-        """At the end the whole configured sparsity is due, exactly."""
+        """At the end exactly the configured sparsity is due."""
         for end in (1, 1.0, Fraction(1)):
             found = self.factor(end)
-            expect(found == 1, f"at the end the share is {float(found)!r}")
+            expect(found == 1, f"at the end the share is {float(found)!r}, expected 1")
 
     def check_growth(self) -> None:
-        """The share never falls: what is masked once stays masked as far as counts go."""
+        """The share never decreases."""
         shares = [self.factor(progress) for progress in _PROGRESS]
         for progress, before, after in zip(_PROGRESS[1:], shares, shares[1:], strict=False):
-            expect(after >= before, f"at {float(progress)}: {float(after)} after {float(before)}")
+            expect(
+                after >= before,
+                f"at {float(progress)}: the share falls from {float(before)} to {float(after)}",
+            )
 
 
 def check_schedule(name: str, *, options: Mapping[str, Json] | None = None) -> None:
@@ -77,6 +83,6 @@ def check_schedule(name: str, *, options: Mapping[str, Json] | None = None) -> N
 
     Raises:
         ContractError: lists every check that failed.
-        PluginError: nobody provides the name.
+        PluginError: no plugin provides the name.
     """
     require(ScheduleContract(name, options or {}))

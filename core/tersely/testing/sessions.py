@@ -1,4 +1,4 @@
-"""What holds of every algorithm in a session that it compresses, whatever the method is."""
+"""Checks of an algorithm in a session, the same for every method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tersely.testing.untouched.modules import untouched_modules
 
 @attrs.define(eq=False)
 class SessionChecks(Contract):
-    """Checks that compress a small net as a user does."""
+    """Checks that compress a small net the way a user does."""
 
     @abstractmethod
     def prepared(self) -> Session:
@@ -33,14 +33,14 @@ class SessionChecks(Contract):
         """
 
     def check_detach(self) -> None:
-        """Detaching gives the dense model back, bit for bit, with its modes, hooks and flags."""
+        """Detaching restores the dense model bit for bit, including modes, hooks and flags."""
         session = self.prepared()
         before = {name: value.clone() for name, value in session.model.named_parameters()}
         with untouched_modules(session.model):
             self.put_in_force(session)
         dense = session.detach()
         for name, value in dense.named_parameters():
-            expect(torch.equal(value, before[name]), f"{name} did not come back")
+            expect(torch.equal(value, before[name]), f"{name} was not restored")
         expect_plain(dense, "detached")
 
 
@@ -55,11 +55,11 @@ def expect_plain(model: nn.Module, state: str) -> None:
         ContractError: a class or a buffer is left.
     """
     is_plain = has_own_classes(model)
-    expect(is_plain, f"the {state} model still carries instruments or buffers")
+    expect(is_plain, f"the {state} model still has instruments or buffers")
 
 
 def restored(session: Session) -> Session:
-    """Return what a session is after it was saved, on a new contract net of the same weights.
+    """Save a session, and return it restored on a new contract net with the same weights.
 
     Args:
         session: a session over a contract net.

@@ -1,4 +1,4 @@
-"""What contracts expect of tensors: unwritten where they were given, usable where returned."""
+"""What contracts expect of tensors: unmodified if they were passed in, valid if returned."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tersely.testing.contract import expect
 
 @contextmanager
 def unwritten(tensor: Tensor, what: str) -> Iterator[None]:
-    """Fail if the block writes to a tensor.
+    """Fail if the block modifies a tensor.
 
     Args:
         tensor: what the block is given.
-        what: what it is, for the message.
+        what: a name of it, for the message.
 
     Raises:
-        ContractError: it holds other values.
+        ContractError: its values changed.
     """
     fresh = tensor.clone()
     yield
-    expect(torch.equal(tensor, fresh), f"{what} was written to")
+    expect(torch.equal(tensor, fresh), f"{what} was modified")
 
 
 def expect_tensors(found: object, name: str) -> None:
@@ -56,11 +56,11 @@ def expect_finite_tensors(found: Mapping[str, Tensor], name: str) -> None:
     """
     expect_tensors(found, name)
     for key, tensor in found.items():
-        expect(bool(tensor.isfinite().all()), f"{name}: {key!r} is not all finite")
+        expect(bool(tensor.isfinite().all()), f"{name}: {key!r} is not finite everywhere")
 
 
 def expect_gradients(learned: Mapping[str, Tensor], where: str) -> None:
-    """Check that gradients have reached what is learned.
+    """Check that learned tensors have finite gradients.
 
     Args:
         learned: leaves by name, after backward.
@@ -75,7 +75,7 @@ def expect_gradients(learned: Mapping[str, Tensor], where: str) -> None:
 
 
 def as_leaves(start: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies of what is learned that gather gradients.
+    """Return copies of learned tensors that gather gradients.
 
     Args:
         start: the values to begin with, by name.

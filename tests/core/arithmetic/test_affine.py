@@ -420,3 +420,9 @@ def test_scales_and_zero_points_agree_with_the_reference(case):
             )
             assert torch.equal(found.scale, values["scale"])
             assert torch.equal(found.zero_point.float(), values["zero_point"])
+
+
+def test_a_float_zero_point_is_added_before_rounding():
+    half = qparams(1.0, 0.5, dtype="uint4")
+    # 0.9 and 1.7, rounded; added afterwards it would be cut off.
+    assert quantize(torch.tensor([0.4, 1.2]), half).tolist() == [1, 2]

@@ -130,19 +130,19 @@ def test_a_longer_table_gives_the_same_values_and_is_read_as_it_was():
 
 
 PROBLEMS = {
-    "a list": ([-1.0, 1.0], "levels are one row of floats, and these are list"),
-    "a matrix": (torch.zeros(2, 2), "levels are one row of floats, and these are [2, 2]"),
+    "a list": ([-1.0, 1.0], "levels must be a 1-dim tensor of floats, found list"),
+    "a matrix": (torch.zeros(2, 2), "levels must be a 1-dim tensor of floats, found [2, 2]"),
     "one level": (
         torch.zeros(1),
-        "levels are two or more finite values, each above the one before it",
+        "levels must be two or more finite values in ascending order",
     ),
     "levels that fall": (
         torch.tensor([0.0, 1.0, 0.5]),
-        "levels are two or more finite values, each above the one before it",
+        "levels must be two or more finite values in ascending order",
     ),
     "more than the type counts": (
         torch.arange(17.0),
-        "17 levels are counted from 0; write quant_dtype: uint5 or wider",
+        "17 levels have indices from 0; write quant_dtype: uint5 or wider",
     ),
 }
 
@@ -154,5 +154,5 @@ def test_what_is_no_table_of_levels_is_said(levels, problem):
 
 def test_a_signed_type_counts_no_levels():
     assert levels_problem(torch.arange(4.0), -7, 7) == (
-        "4 levels are counted from 0; write quant_dtype: uint2 or wider"
+        "4 levels have indices from 0; write quant_dtype: uint2 or wider"
     )

@@ -117,10 +117,10 @@ def test_copies_are_equal(copied):
     [
         ([[0.0, 1.0]], "has dtype torch.float64, expected integers"),
         ([[True, False]], "has dtype torch.bool, expected integers"),
-        ([[-1, 0]], "holds -1, expected numbers from 0 on: every element lies in a block"),
+        ([[-1, 0]], "holds -1, expected numbers from 0 on: every element belongs to a block"),
         ([[0, 2, 2]], "goes up to 2, but no element is in block 1"),
         ([[0, 9]], "holds 9, and its tensor has fewer elements than that"),
-        ([[0, 1], [0]], "is no tensor"),
+        ([[0, 1], [0]], "is not a tensor"),
         (torch.arange(2, device="meta"), "is on the meta device, expected a dense tensor"),
         (torch.eye(2, dtype=torch.int64).to_sparse(), "has layout torch.sparse_coo, expected a"),
     ],
@@ -140,8 +140,8 @@ def test_an_index_has_its_tensors_shape():
     [
         ({}, "found neither"),
         ({"size": (1,), "index": [0]}, "found both"),
-        ({"index": [0, 1], "scope": (1,)}, "leave scope and keep out beside index"),
-        ({"index": [0, 1], "keep": 1}, "leave scope and keep out beside index"),
+        ({"index": [0, 1], "scope": (1,)}, "leave out scope and keep when you give index"),
+        ({"index": [0, 1], "keep": 1}, "leave out scope and keep when you give index"),
     ],
 )
 def test_an_index_stands_alone(given, message):

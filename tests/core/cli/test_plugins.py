@@ -144,19 +144,20 @@ def test_default_targets_that_the_core_overrules_are_a_finding(call, installed):
             "default",
             "targets",
             "that",
-            "do",
-            "not",
-            "count:",
+            "have",
+            "no",
+            "effect:",
             "Linear",
             "(that",
             "of",
             "tersely",
             "0+local",
-            "counts)",
+            "takes",
+            "precedence)",
         ]
     )
     assert json.loads(call("list", "--format", "json").output)["plugins"][-1]["overruled"] == [
-        "Linear (that of tersely 0+local counts)"
+        "Linear (that of tersely 0+local takes precedence)"
     ]
 
 

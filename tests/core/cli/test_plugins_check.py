@@ -84,7 +84,7 @@ def test_a_bad_loss_fails_with_what_is_wrong(check):
     assert result.exit_code == 1
     assert (
         "  FAIL  The loss is a finite 0-dim float tensor\n"
-        "        shape (4, 10): the loss has shape (1,)\n"
+        "        shape (4, 10): the loss has shape (1,), expected a 0-dim tensor\n"
     ) in result.output
 
 

@@ -251,7 +251,7 @@ def test_a_failed_write_leaves_nothing(new, tmp_path):
         ),
         (
             "pruning",
-            "'pruning' would be the package tersely_pruning, and there is one; choose another "
+            "'pruning' would be the package tersely_pruning, which already exists; choose another "
             "name, such as 'pruning_pruner'",
         ),
     ],

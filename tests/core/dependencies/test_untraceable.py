@@ -66,7 +66,7 @@ def unfollowed(names, reason):
 
 def test_rolled_channels_are_refused(refusal, image):
     assert refusal(Between(lambda x: x.roll(1, 1)), image) == unfollowed(
-        "a.weight", "roll moves channels by a number that does not follow how many there are"
+        "a.weight", "roll moves channels by a number that does not follow from their count"
     )
 
 

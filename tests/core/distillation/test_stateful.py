@@ -265,7 +265,7 @@ def test_a_state_that_is_no_tensor_is_refused_when_the_loss_is_made(student, wid
 
     assert str(caught.value) == (
         "the loss toy_memory keeps a dict in _extra_state of its state (its get_extra_state "
-        "returns it), and a session saves tensors; keep it in buffers"
+        "returns it), but a session saves only tensors; keep it in buffers"
     )
 
 

@@ -1,4 +1,4 @@
-"""A tap holds what the module produced, whatever happens to the tensor later (rule D5.1, Q9.1)."""
+"""A tap holds what the module produced, whatever happens to the tensor later (D4.2, D4.3)."""
 
 import copy
 

@@ -179,8 +179,8 @@ def test_a_config_list_that_might_be_of_any_method_asks_for_it(run, write):
 
     assert run("validate", "a.yaml") == (
         1,
-        "a.yaml:1:1: found a config list whose keys do not tell its method "
-        "(say which with --method pruning|quantization|distillation)\n"
+        "a.yaml:1:1: found a config list whose keys do not show its method "
+        "(name it with --method pruning|quantization|distillation)\n"
         "    1 | - {op_types: [a]}\n"
         "      | ^\n"
         "1 problem in 1 of 1 file\n",

@@ -106,7 +106,7 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ("[{op_types: [a]}]", ["1:1: " + found('[{"op_types": ["a"]}]', "a recipe (a mapping)", "a config list stands in a stage, under config_list in one of pruning, quantization, distillation")]),
+        ("[{op_types: [a]}]", ["1:1: " + found('[{"op_types": ["a"]}]', "a recipe (a mapping)", "a config list belongs in a stage, under config_list in one of pruning, quantization, distillation")]),
         ("3", ["1:1: " + found("3", "a recipe", "a mapping")]),
         ("{}", ["1:1: " + without_stages()]),
         ("pruning:", ["1:1: " + without_stages()]),
@@ -156,7 +156,7 @@ def test_a_schedule_counts_steps(lines):
     ]
 
 
-HINT = " (excludes only take away; to begin with every module, write op_names_re: ['.*'])"
+HINT = " (excludes only remove modules; to select every module, write op_names_re: ['.*'])"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ recipe:
 @pytest.mark.parametrize(
     ("key", "value", "hint"),
     [
-        ("benchmark", "true", "write {} for what applies where nothing else is said"),
+        ("benchmark", "true", "write {} to use the defaults"),
         ("output", "3", "write '3' in quotes"),
         ("export", "[onnx]", "write a mapping: {format: onnx}"),
     ],

@@ -42,7 +42,7 @@ def test_a_period_that_begins_while_training_needs_training(divided):
     found = divided(f"{first}, {{{QUANTIZE}}}", "")
     assert len(found) == 1
     assert (
-        "recipe.stages[1]: the second period begins while training, and the job has neither "
+        "recipe.stages[1]: the second period begins during training, but the job has neither "
         "'train' nor 'loop' (write loop: "
     ) in found[0]
     assert divided(f"{first}, {{{QUANTIZE}}}", "train: parts:train\n") == []
@@ -54,9 +54,9 @@ def test_no_task_needs_distillation_in_every_period(divided):
     found = divided(f"{first}, {last}", NO_TASK)
     assert len(found) == 1
     assert found[0].endswith(
-        "loop.loss: 'none' trains on what the session adds, and the recipe has a period without "
-        "distillation (name a loss such as cross_entropy, or add a distillation stage outside of "
-        "'stages')"
+        "loop.loss: 'none' trains only on losses that the session adds, but the recipe has a "
+        "period without distillation (name a loss such as cross_entropy, or add a distillation "
+        "stage outside of 'stages')"
     )
     assert divided(f"{first}, {{{QUANTIZE}, {DISTIL}}}", NO_TASK) == []
     assert divided(f"{{{PRUNE}}}", NO_TASK, f", {DISTIL}") == []

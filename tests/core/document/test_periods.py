@@ -92,7 +92,7 @@ def test_a_schedule_that_takes_longer_than_its_period(problems):
     first = {**DISTIL, "until": 10}
     assert problems(first, {**schedule(every=10, times=5), "until": 50}) == [
         "stages[1].pruning.schedule: the schedule takes 50 steps, and its period has 40, from 10 "
-        "to 50 (write until: 60 or later, or let updates come sooner)"
+        "to 50 (write until: 60 or later, or update more often)"
     ]
 
 

@@ -36,8 +36,8 @@ def test_a_preset_is_the_callers_to_change() -> None:
         (("w8a9", None), "there is no preset 'w8a9' (did you mean 'w8a8'?)"),
         (
             ("int8", None),
-            "there is no preset 'int8' (write w8a8, or w8a8_dynamic where no data calibrates the "
-            "inputs)",
+            "there is no preset 'int8' (write w8a8, or w8a8_dynamic if there is no calibration "
+            "data)",
         ),
         (("int", None), f"there is no preset 'int' (there are {', '.join(NAMES)})"),
         (("w8a8", "onnx"), "there is no runtime 'onnx' (did you mean 'onnxruntime'?)"),
@@ -60,8 +60,8 @@ def test_what_does_not_exist_is_answered_with_what_does(
 @pytest.mark.parametrize(
     ("word", "advice"),
     [
-        ("int8", "write w8a8, or w8a8_dynamic where no data calibrates the inputs"),
-        (4, "write w4a16 for 4 bit weights alone, or w4a8_dynamic for 8 bit inputs too"),
+        ("int8", "write w8a8, or w8a8_dynamic if there is no calibration data"),
+        (4, "write w4a16 for 4-bit weights only, or w4a8_dynamic for 8-bit inputs as well"),
         ("Dynamic", "write w8a8_dynamic"),
         ("e4m3", "write fp8"),
     ],
@@ -132,5 +132,5 @@ def test_the_plan_says_that_a_range_is_reduced() -> None:
     found = stage(preset="w8a8", reduce_range=True)
 
     assert found.preset.endswith(
-        "; weights that are multiplied by 8 bit inputs have 7 bits (reduce_range)"
+        "; weights that are multiplied by 8-bit inputs have 7 bits (reduce_range)"
     )

@@ -83,7 +83,7 @@ def test_data_that_contains_itself_is_refused():
     data = []
     data.append(data)
 
-    with pytest.raises(ConfigError, match="the data contains itself, which would never end"):
+    with pytest.raises(ConfigError, match="the data contains itself, so it would never end"):
         read_python(data)
 
 

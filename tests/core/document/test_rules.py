@@ -77,8 +77,8 @@ def test_bounds_that_leave_room_are_fine(entry_lines, low, high):
 )
 def test_a_pattern_is_a_regular_expression(entry_lines, key, pattern, reason):
     assert entry_lines("pruning", **{key: ["fine", pattern]}) == [
-        f"[0].{key}[1]: {pattern!r} is not a regular expression: {reason} "
-        "(put a backslash before characters that stand for themselves)"
+        f"[0].{key}[1]: {pattern!r} is not a regular expression: {reason} (put a backslash before "
+        "characters that are meant literally)"
     ]
 
 

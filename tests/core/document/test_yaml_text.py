@@ -188,28 +188,28 @@ def test_a_tab_cannot_indent():
         ),
         (
             "a: b: c\n",
-            "1:5: found ':' where no key can stand "
-            "(quote text that contains ': ', or check the indentation)",
+            "1:5: found ':' where no key is allowed (quote text that contains ': ', or check the "
+            "indentation)",
         ),
         (
             "a:\n  b\n    c: 1\n",
-            "3:6: found ':' where no key can stand, since line 2 has no ':' after 'b' "
-            "(write 'b:' there, or check the indentation)",
+            "3:6: found ':' where no key is allowed, since line 2 has no ':' after 'b' (write 'b:' "
+            "there, or check the indentation)",
         ),
         (
             "a:\n  - b [x]\n\n    c: 1\n",
-            "4:6: found ':' where no key can stand, since line 2 has no ':' after 'b' "
-            "(write 'b: [x]' there, or check the indentation)",
+            "4:6: found ':' where no key is allowed, since line 2 has no ':' after 'b' (write 'b: "
+            "[x]' there, or check the indentation)",
         ),
         (
             "a:\n b: x\n  c: 1\n",
-            "3:4: found ':' where no key can stand: the key on line 2 has a value already "
-            "(give both lines the same indentation, or quote the text of line 2)",
+            "3:4: found ':' where no key is allowed: the key on line 2 has a value already (give "
+            "both lines the same indentation, or quote the text of line 2)",
         ),
         (
             "a:\n  b: x\n  c: d: 1\n",
-            "3:7: found ':' where no key can stand "
-            "(quote text that contains ': ', or check the indentation)",
+            "3:7: found ':' where no key is allowed (quote text that contains ': ', or check the "
+            "indentation)",
         ),
         (
             "a:\n  - x\n b: 2\n",
@@ -244,7 +244,7 @@ def test_a_tab_cannot_indent():
         ("a: @x\n", "1:4: text cannot begin with '@' in YAML (put it in quotes)"),
         (
             "a: - b\n",
-            "1:4: found '- ' where no list item can stand (begin the item on a line of its own)",
+            "1:4: found '- ' where no list item is allowed (begin the item on a line of its own)",
         ),
         ("a: ]\n", "1:4: found ']' where a value is expected (put text in quotes)"),
         (
@@ -259,7 +259,7 @@ def test_text_that_is_not_yaml_is_explained_without_the_parsers_words(text, prob
 
 def test_a_long_gap_above_a_misplaced_key_takes_no_time_to_look_through():
     assert refusal(f"a{' ' * 20_000}b:c\n  d: 1\n") == (
-        "recipe.yaml has 1 problem:\n  2:4: found ':' where no key can stand "
+        "recipe.yaml has 1 problem:\n  2:4: found ':' where no key is allowed "
         "(quote text that contains ': ', or check the indentation)"
     )
 
@@ -289,7 +289,7 @@ def test_a_control_character_is_not_allowed():
 def test_an_alias_inside_its_own_anchor_never_ends():
     assert refusal("a: &x [1, *x]\n") == (
         "recipe.yaml has 1 problem:\n"
-        "  1:4: an alias stands inside its own anchor, which would never end"
+        "  1:4: an alias is inside its own anchor, so the data would never end"
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tersely.engine.state.cutting import Cut, cut_saved
+from tersely.engine.state.cutting import Cut, cut_saved, move_along
 from tersely.engine.state.saver import Saved
 
 ROWS, COLUMNS = torch.tensor([0, 2]), torch.tensor([1, 2])
@@ -32,3 +32,24 @@ def test_a_vector_that_was_observed_of_a_square_matrix_is_left_out(square):
 
     assert ("observed", "fc.weight") not in found.parts
     assert found.parts["bias", "fc.weight"]["low"].tolist() == [1.0, 3.0]
+
+
+def test_a_mask_of_one_row_gets_the_columns_of_each_row_that_stays():
+    cut = Cut("conv.weight", (4, 2, 1), (2, 1, 1), (ROWS, None, None), torch.tensor([[0], [1]]))
+
+    assert cut(torch.tensor([[[5.0], [7.0]]])).tolist() == [[[5.0]], [[7.0]]]
+
+
+def test_values_from_before_a_change_take_over_what_the_values_take_over():
+    saved = Saved(
+        {
+            ("now", "fc.bias"): {"": torch.tensor([1.0, 2.0])},
+            ("before", "fc.bias"): {"": torch.tensor([5.0, 6.0])},
+        },
+        {},
+    )
+
+    move_along(saved, "fc.bias", ("now", "before"), torch.tensor([3.0, 3.0]))
+
+    assert saved.one("now", "fc.bias").tolist() == [3.0, 3.0]
+    assert saved.one("before", "fc.bias").tolist() == [7.0, 7.0]

@@ -25,7 +25,7 @@ def test_a_folder_with_entries_of_its_own_is_refused(tmp_path):
     with scratch_folder(tmp_path) as scratch:
         made = folder_of(scratch / "model", "config.json", "model.safetensors")
 
-        with pytest.raises(ExportError, match="would lose it: a, b, c and 1 more; give another"):
+        with pytest.raises(ExportError, match="would delete: a, b, c and 1 more; give another"):
             need_replaceable([made], tmp_path, format="onnx")
 
     assert names_in(place) == ["a", "b", "c", "config.json", "tokenizer.json"]

@@ -28,9 +28,9 @@ def test_an_averaged_mask_is_refused_with_its_target_and_what_to_do(net, session
     with pytest.raises(tersely.SessionFileError) as caught:
         net.load_state_dict(averaged(net))
     assert str(caught.value) == (
-        "the mask of first.weight holds 0.9 in 48 of its 48 elements, and a mask holds only 0 and 1"
-        ": averaging a state dict averages its masks too; average parameters, and take masks "
-        "from the model that is trained, as the page 'Averaging weights' of the documentation shows"
+        "the mask of first.weight holds 0.9 in 48 of its 48 elements, but a mask holds only 0 and "
+        "1: averaging a state dict averages its masks too; average parameters, and take masks from "
+        "the model that is trained, as the page 'Averaging weights' of the documentation shows"
     )
 
 

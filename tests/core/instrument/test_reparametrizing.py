@@ -134,6 +134,6 @@ def test_a_parameter_that_was_replaced_is_not_kept():
     session = attached(layer)
     session.model(torch.ones(1, 4))
     layer.weight = nn.Parameter(torch.ones(4, 4))
-    with pytest.raises(tersely.SessionError, match="is to be deleted"):
+    with pytest.raises(tersely.SessionError, match="cannot be deleted"):
         nn.utils.weight_norm(layer)
     assert torch.equal(layer._parameters["weight"], torch.ones(4, 4))

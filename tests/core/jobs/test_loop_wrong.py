@@ -85,8 +85,8 @@ def test_fewer_steps_than_the_last_stage_waits_for(failing: Callable[..., str]) 
 
 def test_no_batch_at_all(failing: Callable[..., str]) -> None:
     assert failing(data="wrong:empty") == (
-        "data.train: gave no batch for epoch 1 (return a list, a DataLoader or a generator with at "
-        "least one batch)"
+        "data.train: returned no batch for epoch 1 (return a list, a DataLoader or a generator "
+        "with at least one batch)"
     )
 
 
@@ -94,8 +94,8 @@ def test_an_iterator_that_is_used_up_after_the_first_epoch(
     failing: Callable[..., str], run: Any
 ) -> None:
     assert failing(data="wrong:again", epochs=2) == (
-        "data.train: gave no batch for epoch 2 (it is called once for each epoch, and returns all "
-        "batches anew each time)"
+        "data.train: returned no batch for epoch 2 (it is called once for each epoch, and must "
+        "return all batches each time)"
     )
     assert "finished: compress, epoch 1; continue with" in run.said.getvalue()
 
@@ -122,7 +122,7 @@ def test_a_batch_that_is_no_pair(failing: Callable[..., str]) -> None:
 
 def test_inputs_that_the_model_does_not_take(failing: Callable[..., str]) -> None:
     assert failing(data="wrong:extra") == (
-        "data.train: gave the model a tuple of 3, and its forward takes (self, inputs, "
+        "data.train: gave the model a tuple of 3, but its forward takes (self, inputs, "
         "factor=1.0): too many positional arguments (a list or tuple is spread over its arguments, "
         "a mapping over its keywords)"
     )
@@ -147,8 +147,8 @@ def test_an_error_inside_of_the_model_is_left_alone(train: Train, workshop: Any)
 
 def test_a_loss_without_a_gradient(failing: Callable[..., str]) -> None:
     assert failing(loss="wrong:detached") == (
-        "loop.loss: the loss does not depend on what the model learns (return a tensor that is "
-        "computed from the output, without .item() or .detach())"
+        "loop.loss: the loss does not depend on the parameters of the model (return a tensor that "
+        "is computed from the output, without .item() or .detach())"
     )
 
 

@@ -147,10 +147,10 @@ def test_an_observer_that_fails_is_left_out_and_the_run_goes_on(workshop, run, o
     said = run()
 
     assert (
-        "  observer toy_observers:broken failed at step 0 and is left out from now on: OSError: no "
+        "  observer toy_observers:broken failed at step 0 and is ignored from now on: OSError: no "
         "route to host" in said
     )
-    assert said.count("is left out from now on") == 1
+    assert said.count("is ignored from now on") == 1
     assert [line["before"] for line in lines(workshop) if "before" in line] == [68.0, 68.0]
     assert [line["after"] for line in lines(workshop) if "after" in line] != []
 
@@ -160,7 +160,7 @@ def test_an_observer_that_exits_does_not_end_the_run(workshop, run, observed):
 
     said = run()
 
-    assert "failed at step 0 and is left out from now on: SystemExit: 0" in said
+    assert "failed at step 0 and is ignored from now on: SystemExit: 0" in said
     assert "failed when it was closed: SystemExit: 0" in said
     assert (workshop.output / "report.json").exists()
 

@@ -305,8 +305,8 @@ def test_a_failure_before_anything_is_finished_says_so(workshop: Any, run: Any) 
         run()
 
     assert run.said.getvalue().splitlines()[-1] == (
-        f"stopped while trying to build the model; {workshop.partial} is kept, but no phase is "
-        "finished that could be resumed"
+        f"stopped while trying to build the model; {workshop.partial} is kept, but no phase has "
+        "finished, so there is nothing to resume"
     )
 
 
@@ -319,7 +319,7 @@ def test_resuming_repeats_no_finished_phase(workshop: Any, run: Run) -> None:
 
     said = run(resume=True)
 
-    assert said.startswith("going on after: before, compress, compressed\n")
+    assert said.startswith("continuing after: before, compress, compressed\n")
     assert workshop.diary() == ["build", "train", "evaluate"]
 
 
@@ -518,9 +518,9 @@ def test_a_damaged_record_is_an_error_that_says_what_to_remove(workshop: Any, ru
         run()
 
     assert str(caught.value) == (
-        f"{workshop.partial / 'run.json'} is damaged: it is not whole JSON (Expecting property "
-        "name enclosed in double quotes: line 1 column 2 (char 1)); remove "
-        f"{workshop.partial} and run the job again"
+        f"{workshop.partial / 'run.json'} is damaged: it is not complete JSON (Expecting property "
+        f"name enclosed in double quotes: line 1 column 2 (char 1)); remove {workshop.partial} and "
+        "run the job again"
     )
 
 
@@ -554,7 +554,7 @@ def test_a_record_nested_without_end_is_an_error(workshop: Any, run: Run) -> Non
     workshop.partial.mkdir(parents=True)
     (workshop.partial / "run.json").write_text("[" * 100_000)
 
-    with pytest.raises(SessionFileError, match="is damaged: it is not whole JSON"):
+    with pytest.raises(SessionFileError, match="is damaged: it is not complete JSON"):
         run()
 
 

@@ -215,7 +215,7 @@ def test_a_run_stopped_between_training_and_compressing_goes_on_there(
 
     said = run(resume=True)
 
-    assert said.startswith("going on after: before, train, trained\n")
+    assert said.startswith("continuing after: before, train, trained\n")
     assert workshop.diary() == ["build", "evaluate"]
     assert (workshop.output / "model.safetensors").read_bytes() == expected
 
@@ -261,7 +261,7 @@ def test_the_built_in_loop_trains_first_too_and_is_resumed_there(
 
     said = run(resume=True)
 
-    assert said.startswith("going on after: epoch 1\n")
+    assert said.startswith("continuing after: epoch 1\n")
     assert titles(said)[1:5] == ["plan", "restore the last checkpoint", "train", "compress"]
     weight = load_file(workshop.output / "model.safetensors")["0.weight"]
     assert (weight != 0).tolist() == [[False] * 4, [True] * 4]
@@ -279,7 +279,7 @@ def test_without_a_loop_it_is_refused_before_the_model_is_built(
     (problem,) = caught.value.problems
     assert problem.path == "recipe.pruning[0].algorithm"
     assert problem.message == (
-        f"'{algorithm}' ranks by what training shows, and the job has neither 'train' nor 'loop'"
+        f"'{algorithm}' ranks by what it observes in training, but the job has neither 'train' nor 'loop'"
     )
     assert problem.hint == (
         "write loop: {epochs: ..., lr: ..., loss: ...} and data: {train: ...}, or train: "

@@ -99,8 +99,8 @@ def test_a_ratio_out_of_reach_says_how_far_the_group_goes():
     with pytest.raises(PlanError) as caught:
         decide(members, count=chain)
     text = str(caught.value)
-    assert "asks for 100 of the model's 200 multiply-accumulate operations" in text
-    assert "removes 29" in text
+    assert "requires removing 100 of the model's 200 multiply-accumulate operations" in text
+    assert "removes only 29" in text
     assert "raise max_sparse_ratio" in text
 
 

@@ -135,7 +135,7 @@ def test_runs_and_scopes_together_are_an_error():
         )
     assert str(caught.value) == (
         "fc.weight: internal_metric_block 2 cannot split blocks whose granularity already counts "
-        "the ratio in scopes; drop one of the two"
+        "the ratio in scopes; remove one of the two"
     )
 
 

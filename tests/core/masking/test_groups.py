@@ -2,6 +2,7 @@
 
 import math
 
+import attrs
 import pytest
 import torch
 from hypothesis import given, settings
@@ -188,6 +189,19 @@ class TestDependency:
         )
         kept = decide([conv, rows("fc.weight", [3.0, 1.0], 5, ratio=0.5, dependency_group="d")])
         assert [tuple(tensor.shape) for tensor in kept] == [(2, 1, 1, 1), (2, 1)]
+        assert masked(kept) == [[False, True]] * 2
+
+    def test_means_of_half_precision_are_taken_in_float32(self):
+        # 257 and 256.5: in bfloat16 both are 256, and the first would be masked.
+        kept = decide(
+            [
+                attrs.evolve(one, importance=one.importance.bfloat16())
+                for one in (
+                    rows("a", [512.0, 512.0], 4, ratio=0.5, dependency_group="d"),
+                    rows("b", [2.0, 1.0], 4, ratio=0.5, dependency_group="d"),
+                )
+            ]
+        )
         assert masked(kept) == [[False, True]] * 2
 
     def test_masks_of_members_share_no_memory(self):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tersely.masking.rows import keep_highest
+from tersely.masking.rows import PARTITIONED, keep_highest
 
 
 def keep_by_sorting(rows, masked):
@@ -19,7 +19,7 @@ def test_the_lowest_two_of_four_are_masked_in_every_row():
     ]
 
 
-@pytest.mark.parametrize("columns", [4, 8, 16, 17, 100])
+@pytest.mark.parametrize("columns", [4, 8, 16, 17, 100, PARTITIONED, PARTITIONED + 1])
 @pytest.mark.parametrize("count", [1, 3])
 def test_equal_values_are_masked_from_the_lowest_index(columns, count):
     kept = keep_highest(torch.ones(count, columns), columns // 2)
@@ -41,10 +41,11 @@ def test_rows_of_columns_that_lie_apart_in_memory_are_ranked_alike():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("columns", [4, 40])
+@pytest.mark.parametrize("columns", [4, 40, PARTITIONED, PARTITIONED + 1])
 def test_every_float_type_is_ranked(dtype, columns):
     rows = torch.rand(50, columns, generator=torch.Generator().manual_seed(0)).to(dtype)
-    assert torch.equal(keep_highest(rows, 2), keep_by_sorting(rows, 2))
+    for masked in (1, 2, columns // 2, columns - 1):
+        assert torch.equal(keep_highest(rows, masked), keep_by_sorting(rows, masked))
 
 
 @settings(deadline=None)

@@ -144,9 +144,9 @@ def test_a_method_like_that_of_an_ability_is_warned_of(describe):
         make_pruner("under_test", {})
 
     assert str(caught[0].message) == (
-        f"{PRUNER} has a method observe_gradient() that looks like that of ObservesGradients, which "
-        "it does not declare, so nothing calls it; inherit from tersely.contracts.ObservesGradients, "
-        "or rename the method"
+        f"{PRUNER} has a method observe_gradient() that looks like that of ObservesGradients, "
+        "which it does not declare, so it is never called; inherit from "
+        "tersely.contracts.ObservesGradients, or rename the method"
     )
 
 

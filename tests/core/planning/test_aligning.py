@@ -93,14 +93,14 @@ def test_a_source_in_another_stage_is_an_error(linears):
 
 def test_a_circle_is_told_once(problems, linears):
     assert problems(linears(3), *(following(f"{n}", f"{(n + 1) % 3}") for n in range(3))) == [
-        "pruning.config_list[0]: 0.weight: align goes in a circle: 0.weight -> 1.weight -> 2.weight "
+        "pruning.config_list[0]: 0.weight: align forms a cycle: 0.weight -> 1.weight -> 2.weight "
         "-> 0.weight"
     ]
 
 
 def test_a_target_that_follows_itself_is_a_circle(problems, linears):
     assert problems(linears(1), following("0", "0")) == [
-        "pruning.config_list[0]: 0.weight: align goes in a circle: 0.weight -> 0.weight"
+        "pruning.config_list[0]: 0.weight: align forms a cycle: 0.weight -> 0.weight"
     ]
 
 
@@ -108,7 +108,7 @@ def test_what_leads_into_a_circle_is_no_part_of_it(problems, linears):
     found = problems(linears(3), following("0", "1"), following("1", "2"), following("2", "1"))
 
     assert found == [
-        "pruning.config_list[1]: 1.weight: align goes in a circle: 1.weight -> 2.weight -> 1.weight"
+        "pruning.config_list[1]: 1.weight: align forms a cycle: 1.weight -> 2.weight -> 1.weight"
     ]
 
 

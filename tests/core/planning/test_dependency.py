@@ -294,9 +294,8 @@ def test_a_weight_that_is_tied_to_itself_is_warned_of(group):
 
     assert str(caught[0].message) == (
         "a.weight (internal_metric_block 4): several output channels of one weight belong "
-        "together, as in a packed projection of query, key and value, and no key can say so; "
-        "internal_metric_block keeps its parts equally long, but which channels go may differ "
-        "between them; use separate projections, or leave it out with exclude_op_names"
+        "together, as in a packed projection of query, key and value, which no key can express; internal_metric_block keeps its parts equally long, but may remove different channels of "
+        "each; use separate projections, or leave it out with exclude_op_names"
     )
     assert found[0]["internal_metric_block"] == 4
 

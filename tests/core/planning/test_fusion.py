@@ -99,7 +99,7 @@ def test_a_first_name_that_another_entry_selects_is_an_error(fusion_problems, fo
 
 def test_a_module_configured_besides_being_folded_is_an_error(fusion_problems, folding):
     assert fusion_problems(folding(("conv", "alias")), {"op_names": ["bn"]}) == [
-        "quantization.config_list[0].fuse_names[0]: 'alias' is configured besides being folded into "
+        "quantization.config_list[0].fuse_names[0]: 'alias' is both configured and folded into "
         "'conv'; leave it out of op_names or out of the tuple"
     ]
 

@@ -30,9 +30,9 @@ def test_modules_of_a_subclass_are_counted_in_one_hint():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Conv2dSame(2, 2, 3), Conv2dSame(2, 2, 3))
     plan = planned(model, {"op_types": ["torch.nn.Conv2d"], "sparse_ratio": 0.5})
     assert plan.hints == (
-        "pruning: 2 modules are not selected, because op_types takes exact types: 2 of "
-        "'Conv2dSame', a subclass of 'torch.nn.Conv2d' ('1' and 1 more); where you mean "
-        "them, name these types in op_types too, with target_names",
+        "pruning: 2 modules are not selected, because op_types matches exact types: 2 of "
+        "'Conv2dSame', a subclass of 'torch.nn.Conv2d' ('1' and 1 more); to include them, add "
+        "these types to op_types, with target_names",
     )
 
 
@@ -46,6 +46,20 @@ def test_a_subclass_that_is_named_beside_its_base_is_no_hint():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Conv2dSame(2, 2, 3))
     types = ["Conv2d", "Conv2dSame"]
     plan = planned(model, {"op_types": types, "target_names": ["weight"], "sparse_ratio": 0.5})
+    assert plan.hints == ()
+
+
+def test_a_subclass_that_is_excluded_by_name_is_no_hint():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), Conv2dSame(2, 2, 3))
+    entry = {"op_types": ["Conv2d"], "exclude_op_names": ["1"], "sparse_ratio": 0.5}
+    assert planned(model, entry).hints == ()
+
+
+def test_the_class_of_all_modules_is_no_base_that_anyone_means():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(2, 2))
+    entry = {"op_types": ["Module", "Conv2d"], "sparse_ratio": 0.5}
+    with pytest.warns(UserWarning, match="'Module': no module has this type"):
+        plan = planned(model, entry)
     assert plan.hints == ()
 
 

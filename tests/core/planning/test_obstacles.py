@@ -104,7 +104,7 @@ def test_a_weight_held_by_the_pruning_of_torch_is_an_error_that_says_what_to_cal
     prune.random_unstructured(layer, "weight", 0.5)
 
     assert problems(nn.Sequential(layer), {"op_types": ["Linear"], "target_names": ["weight"]}) == [
-        "pruning.config_list[0]: 0.weight: it is held by torch.nn.utils.prune; call "
+        "pruning.config_list[0]: 0.weight: it is reparametrized by torch.nn.utils.prune; call "
         "torch.nn.utils.prune.remove first"
     ]
 
@@ -113,7 +113,7 @@ def test_a_weight_held_by_spectral_norm_is_an_error_that_says_what_to_call(probl
     layer = nn.utils.spectral_norm(nn.Linear(2, 2))
 
     assert problems(nn.Sequential(layer), {"op_types": ["Linear"], "target_names": ["weight"]}) == [
-        "pruning.config_list[0]: 0.weight: it is held by spectral_norm; call "
+        "pruning.config_list[0]: 0.weight: it is reparametrized by spectral_norm; call "
         "torch.nn.utils.remove_spectral_norm first"
     ]
 
@@ -123,7 +123,7 @@ def test_a_weight_held_by_weight_norm_is_an_error_that_says_what_to_call(problem
     layer = nn.utils.weight_norm(nn.Linear(2, 2))
 
     assert problems(nn.Sequential(layer), {"op_types": ["Linear"], "target_names": ["weight"]}) == [
-        "pruning.config_list[0]: 0.weight: it is held by weight_norm; call "
+        "pruning.config_list[0]: 0.weight: it is reparametrized by weight_norm; call "
         "torch.nn.utils.remove_weight_norm first"
     ]
 
@@ -234,9 +234,9 @@ Doubled.__name__ = "Linear"
 @pytest.mark.parametrize(
     ("hold", "cls", "says"),
     [
-        (nn.utils.weight_norm, nn.Linear, "held by weight_norm"),
-        (nn.utils.spectral_norm, nn.Conv1d, "held by spectral_norm"),
-        (_torch_prune, nn.ConvTranspose1d, "held by torch.nn.utils.prune"),
+        (nn.utils.weight_norm, nn.Linear, "reparametrized by weight_norm"),
+        (nn.utils.spectral_norm, nn.Conv1d, "reparametrized by spectral_norm"),
+        (_torch_prune, nn.ConvTranspose1d, "reparametrized by torch.nn.utils.prune"),
         (nn.utils.parametrizations.weight_norm, nn.Conv2d, "is parametrized"),
         (nn.utils.parametrizations.spectral_norm, nn.Linear, "is parametrized"),
         (nn.utils.parametrizations.orthogonal, nn.Linear, "is parametrized"),
@@ -263,7 +263,7 @@ def test_a_held_weight_is_an_error_where_only_the_type_asks_for_it(
 def test_a_weight_that_a_property_computes_is_an_error(problems):
     (problem,) = problems(Doubled(4, 4), {"op_names": [""], "target_names": ["weight"], **RATIO})
 
-    assert "weight: it is a tensor that the module computes or keeps" in problem
+    assert "weight: it is a tensor that the module computes or stores" in problem
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")

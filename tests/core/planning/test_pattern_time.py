@@ -53,8 +53,8 @@ def test_a_pattern_that_would_never_end_is_an_error(pattern, monkeypatch):
 
     assert str(caught.value) == (
         f"pruning.config_list[0].op_names_re[0]: {pattern!r} takes more than 1 seconds to match "
-        "the names of this model, because a repetition stands inside another or too many follow "
-        r"one another; write [^.]* for a part of a name, or list the names in op_names"
+        "the names of this model, because repetitions are nested or too many follow one "
+        r"another; write [^.]* for a part of a name, or list the names in op_names"
     )
     assert caught.value.path == "pruning.config_list[0].op_names_re[0]"
 

@@ -81,7 +81,7 @@ def test_a_list_is_no_plan():
             lambda data: data["targets"][0]["blocks"].update(size=["x"]),
             "targets[0].blocks.size is ['x'], expected a list of positive integers and -1",
         ),
-        (lambda data: data["targets"][0].update(more=1), "targets[0].more is no key of a plan"),
+        (lambda data: data["targets"][0].update(more=1), "targets[0].more is not a key of a plan"),
         (
             lambda data: data["targets"][0].update(stage=9),
             "targets[0].stage is 9, and the recipe has ",

@@ -1,4 +1,4 @@
-"""Pruning by blocks of any shape (rules G6.1 to G6.6)."""
+"""Pruning by blocks of any shape (rules G6.1 to G6.5)."""
 
 import sys
 
@@ -121,7 +121,7 @@ def test_a_vector_whose_elements_are_numbered_in_another_order_is_refused(toy_pr
             return tersely.Blocks(index=[3, 2, 1, 0])
 
     sys.modules["tersely_numbered"].toy_diagonals = Turned
-    with pytest.raises(tersely.PlanError, match="number them in their own order"):
+    with pytest.raises(tersely.PlanError, match="number them in that order"):
         pruned(model, sparse_ratio=0.5)
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import tersely
+from tersely.contracts import CorrectsBias, ObservesInputs
 
 BIASED = {"_input_": {}, "weight": {}, "bias": {"quant_dtype": "int32"}}
 
@@ -125,3 +126,38 @@ def test_an_input_with_a_scale_for_each_channel_by_default_is_refused(model):
 
     with pytest.raises(tersely.PlanError, match="its input has one scale"):
         tersely.plan(model, document)
+
+
+class Corrects(ObservesInputs, CorrectsBias):
+    """Adds the mean input of its layer to the bias."""
+
+    def observe_input(self, inputs, target):
+        return {"sum": inputs.sum(0), "count": torch.tensor(float(len(inputs)))}
+
+    def bias_correction(self, target, quantized):
+        return target.observed["sum"] / target.observed["count"]
+
+
+class TwoLayers(nn.Module):
+    """A model that never calls its second layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.called, self.left_out = (nn.Linear(2, 2) for _ in range(2))
+
+    def forward(self, value):
+        return self.called(value)
+
+
+def test_a_bias_is_corrected_only_by_what_was_observed(provide_quantizers):
+    model = TwoLayers()
+    before = {name: bias.detach().clone() for name, bias in model.named_parameters()}
+    entry = {"op_types": ["Linear"], "target_names": ["weight"]}
+    stage = {"algorithm": "corrects", "unreached": "rtn", "config_list": [entry]}
+    with provide_quantizers(corrects=Corrects):
+        session = tersely.attach(model, {"quantization": stage})
+        session.calibrate([torch.tensor([[1.0, 2.0], [3.0, 4.0]])])
+        session.compress()
+    torch.testing.assert_close(model.called.bias, before["called.bias"] + torch.tensor([2.0, 3.0]))
+    assert torch.equal(model.left_out.bias, before["left_out.bias"])
+    assert session.qparams()["left_out"]["weight"].scale > 0

@@ -119,7 +119,7 @@ def test_a_table_that_its_type_cannot_count_is_refused_in_the_first_forward():
         session.model(BATCH)
 
     assert str(caught.value) == (
-        "follows returned levels for 0.weight that cannot be used: 3 levels are counted from 0; "
+        "follows returned levels for 0.weight that cannot be used: 3 levels have indices from 0; "
         "write quant_dtype: uint2 or wider"
     )
 

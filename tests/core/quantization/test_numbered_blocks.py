@@ -161,7 +161,9 @@ def test_scales_of_other_blocks_are_refused(model):
 
 def test_inputs_are_refused_in_planning_or_when_their_shape_is_known(model):
     session = tersely.attach(model, recipe(target="_input_"))
-    with pytest.raises(tersely.TerselyError, match="scales of inputs and outputs belong to length"):
+    with pytest.raises(
+        tersely.TerselyError, match="scales of inputs and outputs need rectangular blocks"
+    ):
         session.calibrate([torch.randn(5, 3)])
 
 

@@ -214,7 +214,7 @@ def test_a_type_with_too_few_values_for_the_levels_is_an_error_of_the_document()
         quantize("table", dtype="uint1")
 
     assert str(caught.value) == (
-        "quantization.config_list[0]: 0.weight: table: 4 levels are counted from 0; write "
+        "quantization.config_list[0]: 0.weight: table: 4 levels have indices from 0; write "
         "quant_dtype: uint2 or wider"
     )
 

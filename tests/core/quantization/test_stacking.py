@@ -72,14 +72,14 @@ def test_of_weights_chosen_together_the_one_that_is_not_finite_is_named(attach):
 
 
 def test_a_small_weight_more_costs_few_calls(attach):
-    """110; 158 while each buffer was written by a call of its own."""
+    """82; 110 while each weight had an object for what was chosen, 158 with a call per buffer."""
     counts = {}
     for size in (50, 50, 150):  # the first also fills what is kept for good
         model = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(size)))
         session = attach(model, "toy_plain", [{"op_types": ["Linear"], "target_names": ["weight"]}])
         counts[size] = calls_of(session.compress)
 
-    assert (counts[150] - counts[50]) / 100 < 145
+    assert (counts[150] - counts[50]) / 100 < 100
 
 
 def test_ranges_that_follow_training_begin_with_those_of_the_weights(attach):

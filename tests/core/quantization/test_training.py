@@ -269,7 +269,7 @@ def test_targets_that_no_step_of_training_reaches_are_told_once(two, attach):
     session.step()
 
     assert [one.text for one in session.report().remarks] == [
-        "there is no scale yet of 1._input_; call session.compress()"
+        "there is no scale yet for 1._input_; call session.compress()"
     ]
 
 

@@ -69,7 +69,7 @@ HOSTILE = {
     "is nowhere": ("", "raised AttributeError: module 'bad' has no attribute 'x'", "bad:x"),
     "equals everything": (
         "class Face:\n    tersely_api = 1\n    def __eq__(self, other): return True\nface = Face()",
-        "its face bad:face has an __eq__ of its own; name a module instead",
+        "its face bad:face defines its own __eq__; name a module instead",
         "bad:face",
     ),
     "has a metaclass that raises": (
@@ -142,7 +142,7 @@ HOSTILE = {
     ),
     "has a schema that refers to nothing, deep inside": (
         described(arguments="options={'allOf': [{'items': {'$ref': '#/$defs/a'}}]}"),
-        "options of the pruner 'bad' cannot be used: #/allOf/0/items/$ref is '#/$defs/a', and",
+        "options of the pruner 'bad' cannot be used: #/allOf/0/items/$ref is '#/$defs/a', which",
     ),
     # What it does to the process.
     "prints and closes standard output": (

@@ -218,15 +218,15 @@ def tersely_pruners():
 REFERENCES = {
     "a pointer that leads nowhere": (
         {"properties": {"a": {"$ref": "#/$defs/missing"}}},
-        "#/properties/a/$ref is '#/$defs/missing', and nothing is there",
+        "#/properties/a/$ref is '#/$defs/missing', which does not exist",
     ),
     "an anchor that nothing has": (
         {"allOf": [{"$ref": "#missing"}]},
-        "#/allOf/0/$ref is '#missing', and nothing is there",
+        "#/allOf/0/$ref is '#missing', which does not exist",
     ),
     "another document": (
         {"properties": {"a": {"$ref": "https://example.org/a.json"}}},
-        "#/properties/a/$ref is 'https://example.org/a.json', which lies outside of the schema",
+        "#/properties/a/$ref is 'https://example.org/a.json', which is outside of the schema",
     ),
     "itself": (
         {"$defs": {"a": {"$ref": "#/$defs/a"}}},

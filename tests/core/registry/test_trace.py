@@ -134,7 +134,7 @@ def test_the_table_begins_with_what_took_longest(calls):
     trace.note("acme 1.0", "face", "load", seconds=1)
 
     assert [line.split() for line in trace.trace_lines() if "─" not in line] == [
-        ["plugin", "kind", "asked", "for", "times", "seconds"],
+        ["plugin", "kind", "call", "times", "seconds"],
         ["acme", "1.0", "face", "load", "1", "1.0000"],
         ["acme:thin", "pruner", "importance", "2", "0.5000"],
     ]
@@ -149,8 +149,8 @@ def test_the_table_is_printed_when_the_process_ends():
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
     assert ran.stdout == "done\n"
-    assert ran.stderr.startswith("what plugins were asked for (TERSELY_TRACE)\n plugin")
-    assert ran.stderr.endswith(" acme 1.0   face   load            1    1.0000\n")
+    assert ran.stderr.startswith("calls of plugins (TERSELY_TRACE)\n plugin")
+    assert ran.stderr.endswith(" acme 1.0   face   load       1    1.0000\n")
 
 
 class Unhashable:

@@ -245,7 +245,7 @@ def test_a_missing_report_file_says_what_to_give(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "is damaged: it is not whole JSON (Expecting property name enclosed in double "
+        ("{", "is damaged: it is not complete JSON (Expecting property name enclosed in double "
          "quotes: line 1 column 2 (char 1)); run the job again"),
         ("{}", "is not a report: it has no format 'tersely-report'"),
         ('{"format": "tersely-report", "version": 9}', "has report format 9, this tersely reads 1; "

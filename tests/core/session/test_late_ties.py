@@ -57,7 +57,7 @@ def test_a_late_tie_is_noticed_with_both_names(call, names, to, of):
 def test_an_untied_parameter_is_noticed_with_both_names(call):
     session = attached("head", is_tied=True)
     session.model.head.weight = nn.Parameter(torch.ones(8, 4))
-    with pytest.raises(tersely.SessionError, match=r"weight no longer is the same as \w+\.weight"):
+    with pytest.raises(tersely.SessionError, match=r"weight is no longer the same as \w+\.weight"):
         getattr(session, call)()
 
 

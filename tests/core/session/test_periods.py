@@ -129,8 +129,8 @@ def test_one_target_in_two_periods_is_an_error(build):
         tersely.plan(build(), recipe(FIRST))
     assert caught.value.problems == (
         "stages[1].pruning.config_list[0]: 0.weight: stages[0].pruning.config_list[0] has it for "
-        "pruning in another period, and one stage decides on a target from beginning to end; "
-        "leave it out of one of them",
+        "pruning in another period, but a target belongs to one stage from beginning to end; leave "
+        "it out of one of them",
     )
 
 

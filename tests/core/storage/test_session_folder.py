@@ -247,7 +247,7 @@ def test_a_session_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "session.json").write_text('{"format": ')
 
     assert message(tmp_path) == (
-        f"{tmp_path / 'session.json'} is damaged: it is not whole JSON (Expecting value: line 1 "
+        f"{tmp_path / 'session.json'} is damaged: it is not complete JSON (Expecting value: line 1 "
         f"column 12 (char 11)); {AGAIN}"
     )
 

@@ -13,9 +13,9 @@ from tersely.testing import (
     contract_results,
 )
 
-SUMMARY = "The descriptor has a summary of one line"
-OPTIONS = "The options are a closed JSON Schema that accepts the options used here"
-FACE = "The package that announces the object imports without torch"
+SUMMARY = "The descriptor has a one-line summary"
+OPTIONS = "The options schema is a closed JSON Schema that accepts the options under test"
+FACE = "Importing the package that registers the object does not import torch"
 WEIGHT = {
     "type": "object",
     "properties": {"weight": {"type": "number"}},
@@ -43,27 +43,27 @@ def test_results_come_in_the_order_of_definition_what_all_kinds_share_first(regi
     assert [result.name for result in results] == [
         SUMMARY,
         OPTIONS,
-        "Every example of the options is legal, and makes the object",
-        "The code reads every option, and has the defaults that the options' schema states",
-        "The code lets Ctrl+C through",
-        "Using it prints nothing, and leaves options and settings of the process alone",
+        "Every example of the options schema is valid and creates the object",
+        "The code reads every option and has the same defaults as the options schema",
+        "The code does not catch KeyboardInterrupt",
+        "Using it prints nothing and changes neither its options nor process-wide settings",
         FACE,
-        "Options that name an input of the model or a part of the batch are among the options",
-        "What a loss remembers is saved with the session, and holds no graph",
+        "Options that name model inputs or parts of the batch exist in the options schema",
+        "The state of a loss is saved with the session and holds no graph",
         "Every parameter that a loss learns gets a finite gradient",
         "The loss is a finite 0-dim float tensor",
         "The student gets a finite gradient that is not zero everywhere",
-        "Another teacher makes another loss, where the loss compares with one",
+        "A loss that compares with a teacher depends on the teacher",
         "Student and teacher tensors are not modified",
-        "The same pair gives the same loss, and leaves the global random state alone",
+        "The same pair gives the same loss and leaves the global random state unchanged",
         "A student that equals its teacher gets a finite loss and a finite gradient",
-        "Features that are zero for one sample, or everywhere, give finite results",
+        "Features that are zero for one sample or for all give finite results",
         "Pairs in bfloat16 and float16 give finite results",
-        "Features whose memory is laid out in another order give the same loss",
+        "The memory layout of features does not change the loss",
         "Features a hundred times as large, as logits can be, give finite results",
-        "A student that equals its teacher has no higher loss than another one",
-        "Nothing of a batch stays in memory after the loss is gone",
-        "The loss does not grow with the batch, so that a lambda keeps its meaning",
+        "A student that equals its teacher has the lowest loss",
+        "No tensor of a batch is kept after the loss is released",
+        "The loss does not grow with the batch size",
     ]
     assert results[0] == CheckResult(SUMMARY, passed=True)
 
@@ -91,7 +91,9 @@ def test_options_may_be_closed_in_either_way(found, key):
 def test_options_accept_what_the_object_is_made_with(found):
     message = found({"weight": "much"}, options=WEIGHT)[OPTIONS]
 
-    assert message == "options refuses {'weight': 'much'}: 'much' is not of type 'number'"
+    assert (
+        message == "the options schema rejects {'weight': 'much'}: 'much' is not of type 'number'"
+    )
 
 
 def test_options_are_a_json_schema(registry, failures):
@@ -112,14 +114,14 @@ def test_options_are_a_json_schema(registry, failures):
         Odd("odd").check_options_schema()
 
     assert str(caught.value) == (
-        "options is no JSON Schema 2020-12: 'nothing' is not valid under any of the given schemas"
+        "options is not a valid JSON Schema (2020-12): 'nothing' is not valid under any of the given schemas"
     )
 
 
 def test_a_face_imports_no_torch(found):
     assert found(implementation="heavy_samples:SUM")[FACE] == (
-        "importing heavy_samples imports torch; keep torch in the module of the algorithm, so that "
-        "listing and validation stay fast"
+        "importing heavy_samples imports torch; import torch in the algorithm's module only, so "
+        "that listing and validation stay fast"
     )
 
 
@@ -136,7 +138,7 @@ def test_a_failed_contract_is_one_error_with_every_check(register):
         check_loss(name)
 
     assert str(caught.value) == (
-        "sample breaks its contract in 2 of its checks:\n"
+        "sample fails 2 checks of its contract:\n"
         f"  {SUMMARY}: the descriptor's summary is empty\n"
         f"  {OPTIONS}: {options_are_open()}"
     )

@@ -20,7 +20,7 @@ def test_a_good_exporter_passes(contract):
 def test_what_check_overlooks_is_named_by_the_case_and_the_difference(contract):
     with pytest.raises(
         ContractError,
-        match=r"masked weights beside int8 ones: check\(\) takes them for those of a model with "
+        match=r"masked weights and int8 weights: check\(\) also accepts them for a model with "
         r"another mask",
     ):
         contract("DropsMasks").check_notices()
@@ -29,7 +29,7 @@ def test_what_check_overlooks_is_named_by_the_case_and_the_difference(contract):
 def test_factors_of_inputs_that_are_not_written_are_noticed(contract):
     with pytest.raises(
         ContractError,
-        match=r"weights whose inputs have factors: check\(\) takes them for those of a model with "
+        match=r"weights whose inputs have factors: check\(\) also accepts them for a model with "
         r"another set of factors",
     ):
         contract("DropsFactors").check_notices()

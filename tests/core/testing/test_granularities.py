@@ -5,10 +5,10 @@ from messages import options_are_open
 
 from tersely.testing import ContractError, GranularityContract, check_granularity
 
-OPTIONS = "The options are a closed JSON Schema, and its example values select the granularity"
-BLOCKS = "Blocks have a size for each dimension and divide some shape; ValueError refuses"
+OPTIONS = "`options` is a closed JSON Schema, and its example values select the granularity"
+BLOCKS = "Blocks have a size for each dimension; shapes that do not fit raise ValueError"
 SAME = "The same shape gives the same blocks"
-SCOPE = "A scope holds whole blocks, and what is kept in it fits into it"
+SCOPE = "A scope consists of whole blocks and keeps no more blocks than it has"
 
 VALUE = {
     "type": "object",
@@ -41,8 +41,8 @@ def test_values_without_examples_cannot_be_checked(register, failures):
 
     assert failures(GranularityContract(name)) == {
         OPTIONS: (
-            "its schema has no examples, so nothing can be checked; add examples to values, or to "
-            "options where it requires some, or pass values to check_granularity"
+            "its schema has no examples, so nothing can be checked; add examples to values (or to "
+            "options, if some are required), or pass values to check_granularity"
         )
     }
 
@@ -79,7 +79,7 @@ TRIED = "[(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4), (128, 128)]"
     [
         ("Indivisible", BLOCKS, f"'sample' divides none of the shapes that were tried: {TRIED}"),
         ("Refusing", BLOCKS, f"'sample' divides none of the shapes that were tried: {TRIED}"),
-        ("Silent", BLOCKS, "'sample' on (8,): a ValueError without a text"),
+        ("Silent", BLOCKS, "'sample' on (8,): raises ValueError without a message"),
         (
             "Failing",
             BLOCKS,
@@ -90,16 +90,14 @@ TRIED = "[(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4), (128, 128)]"
         (
             "Flat",
             BLOCKS,
-            "'sample' on (8, 16): size [1], expected one length for each of 2 dimensions, positive "
-            "or -1",
+            "'sample' on (8, 16): size [1], expected one length for each dimension, positive or -1",
         ),
         (
             "Zero",
             BLOCKS,
-            "'sample' on (8,): size [0], expected one length for each of 1 dimensions, positive or "
-            "-1",
+            "'sample' on (8,): size [0], expected one length for each dimension, positive or -1",
         ),
-        ("Turned", BLOCKS, "'sample' on (8,): an index of shape [1, 8], expected [8]"),
+        ("Turned", BLOCKS, "'sample' on (8,): the index has shape [1, 8], expected [8]"),
         (
             "Gapped",
             BLOCKS,
@@ -116,16 +114,16 @@ TRIED = "[(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4), (128, 128)]"
             "Negative",
             BLOCKS,
             "'sample' on (8,): the index of blocks holds -1, expected numbers from 0 on: every "
-            "element lies in a block",
+            "element belongs to a block",
         ),
         (
             "NumberedInScopes",
             BLOCKS,
-            "'sample' on (8,): a scope holds rectangles of blocks, and numbered blocks have no "
-            "places in one; leave scope and keep out beside index",
+            "'sample' on (8,): a scope consists of rectangular blocks, so it cannot be combined "
+            "with numbered blocks; leave out scope and keep when you give index",
         ),
-        ("Random", SAME, "'sample' on (8,): other numbers when it is asked again"),
-        ("KeepingWithoutScope", SCOPE, "'sample' on (8,): keeps 2 without a scope"),
+        ("Random", SAME, "'sample' on (8,): a second call returns different block numbers"),
+        ("KeepingWithoutScope", SCOPE, "'sample' on (8,): keep is 2, but there is no scope"),
         ("KeepingTooMuch", SCOPE, "'sample' on (8,): keeps 5 of 4 blocks"),
         ("Cutting", SCOPE, "'sample' on (8,): scope [2] cuts blocks of [4]"),
     ],
@@ -139,13 +137,14 @@ def test_a_broken_granularity_is_found(register, failures, sample, check, messag
 def test_an_index_that_is_no_tensor_is_found(register, failures):
     found = failures(GranularityContract(register("granularity", "Ragged")))
 
-    assert found[BLOCKS].startswith("'sample' on (8,): the index of blocks is no tensor")
+    assert found[BLOCKS].startswith("'sample' on (8,): the index of blocks is not a tensor")
 
 
 def test_a_granularity_that_changes_its_mind_is_found(register):
     contract = GranularityContract(register("granularity", "Changing"))
 
     with pytest.raises(
-        ContractError, match=r"'sample' on \(8,\): Blocks\(size=\(.,\).* then Blocks"
+        ContractError,
+        match=r"'sample' on \(8,\): the first call returns Blocks\(size=\(.,\).* the second Blocks",
     ):
         contract.check_determinism()

@@ -7,25 +7,25 @@ from tersely.testing import LossContract, check_loss
 SCALAR = "The loss is a finite 0-dim float tensor"
 GRADIENT = "The student gets a finite gradient that is not zero everywhere"
 UNTOUCHED = "Student and teacher tensors are not modified"
-SAME = "The same pair gives the same loss, and leaves the global random state alone"
+SAME = "The same pair gives the same loss and leaves the global random state unchanged"
 
 
 @pytest.mark.parametrize(
     ("sample", "check", "message"),
     [
-        ("unreduced", SCALAR, "shape (4, 10): the loss has shape (4, 10)"),
-        ("whole", SCALAR, "shape (4, 10): the loss is torch.int64"),
+        ("unreduced", SCALAR, "shape (4, 10): the loss has shape (4, 10), expected a 0-dim tensor"),
+        ("whole", SCALAR, "shape (4, 10): the loss has dtype torch.int64, expected floats"),
         ("infinite", SCALAR, "shape (4, 10): the loss is inf"),
-        ("plain", SCALAR, "it returned a float, not a tensor"),
+        ("plain", SCALAR, "it returned float, expected a tensor"),
         ("detached", GRADIENT, "shape (4, 10): the loss does not depend on the student"),
         ("constant", GRADIENT, "shape (4, 10): the gradient is zero"),
         ("steep", GRADIENT, "shape (4, 10): the gradient is not finite"),
-        ("writing", UNTOUCHED, "shape (4, 10): student was written to"),
-        ("writing_teacher", UNTOUCHED, "shape (4, 10): teacher was written to"),
+        ("writing", UNTOUCHED, "shape (4, 10): the student tensor was modified"),
+        ("writing_teacher", UNTOUCHED, "shape (4, 10): the teacher tensor was modified"),
         (
             "random",
             SAME,
-            "the global random state of torch was changed; draw from a generator of your own",
+            "the global random state of torch was changed; use a generator of your own",
         ),
     ],
 )
@@ -43,10 +43,8 @@ def test_a_named_part_that_is_no_option_is_found(register, failures):
     found = failures(LossContract(name, {}))
 
     assert (
-        found[
-            "Options that name an input of the model or a part of the batch are among the options"
-        ]
-        == "batch_options has ['labels'], which options does not describe"
+        found["Options that name model inputs or parts of the batch exist in the options schema"]
+        == "batch_options has ['labels'], which are not properties of the options schema"
     )
 
 

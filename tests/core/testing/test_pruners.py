@@ -5,17 +5,17 @@ import pytest
 import tersely
 from tersely.testing import PrunerContract, check_pruner
 
-SCORES = "Scores are finite floats of the tensor's shape or of its blocks"
-SAME = "The same weights give the same scores, from the same object and from a new one"
-UNTOUCHED = "Scoring changes neither values nor versions of weights, nor modes, hooks and flags"
-BUDGETS = "Every ratio is met exactly on every granularity"
-SAVED = "A saved session puts the same masks in force again"
-TRAINED = "Training goes on under the masks and leaves as much masked as before"
-RESUMED = "A session that was saved and restored in the middle of training goes on bit for bit"
-DETACHED = "Detaching gives the dense model back, bit for bit, with its modes, hooks and flags"
+SCORES = "Scores are finite floats with the shape of the tensor or of its blocks"
+SAME = "The same weights give the same scores, from one object and from a new one"
+UNTOUCHED = "Scoring does not modify weights, training modes, hooks or requires_grad"
+BUDGETS = "Every ratio is met exactly with every granularity"
+SAVED = "A session restored from disk has the same masks"
+TRAINED = "Training under masks leaves the sparsity unchanged"
+RESUMED = "A session saved and restored during training continues bit for bit"
+DETACHED = "Detaching restores the dense model bit for bit, including modes, hooks and flags"
 COPIED = "A deep copy of the pruned model computes the same"
 COMPILED = "torch.compile captures the pruned model as one graph that computes the same"
-FINISHED = "The finished model is plain and computes what the pruned one did"
+FINISHED = "The finished model has no instruments and computes the same as the pruned one"
 
 
 @pytest.fixture
@@ -39,6 +39,10 @@ def test_a_good_pruner_passes_with_one_budget_for_the_whole_model(register):
 
 def test_a_good_pruner_may_give_its_scores_away(register):
     check_pruner(register("pruner", "Giving"))
+
+
+def test_a_good_pruner_may_score_stacked_tensors(register):
+    check_pruner(register("pruner", "Stacked"))
 
 
 def test_a_good_pruner_passes_with_options(register):
@@ -76,8 +80,8 @@ def test_an_example_that_the_options_refuse_is_found(register, failures):
     found = failures(PrunerContract(register("pruner", "Good", options=options)))
 
     assert found == {
-        "Every example of the options is legal, and makes the object": (
-            "options refuses its own example {'power': 'no number'}: 'no number' is not of type "
+        "Every example of the options schema is valid and creates the object": (
+            "the options schema rejects its own example {'power': 'no number'}: 'no number' is not of type "
             "'number'"
         )
     }
@@ -99,19 +103,23 @@ def test_a_good_pruner_may_refuse_a_granularity_for_some_tensors(register):
             "(8, 4, 4, 4))",
         ),
         ("NotFinite", SCORES, "conv.weight in torch.float32: scores are not all finite"),
-        ("Integer", SCORES, "conv.weight in torch.float32: scores are torch.int64"),
+        (
+            "Integer",
+            SCORES,
+            "conv.weight in torch.float32: scores have dtype torch.int64, expected floats",
+        ),
         ("Listed", SCORES, "conv.weight: expected a tensor of scores, got list"),
-        ("Random", SAME, "conv.weight: two objects score differently"),
-        ("Counting", SAME, "conv.weight: two calls score differently"),
+        ("Random", SAME, "conv.weight: two objects with the same options return different scores"),
+        ("Counting", SAME, "conv.weight: two calls return different scores"),
         (
             "Keeping",
             SAME,
-            "conv.weight: new_scores is set, and its scores are kept elsewhere",
+            "conv.weight: new_scores is set, but the scores share memory with another tensor",
         ),
         ("Writing", UNTOUCHED, "conv.weight was changed"),
-        ("Touching", UNTOUCHED, "conv.weight was written to"),
+        ("Touching", UNTOUCHED, "conv.weight was modified in place"),
         ("Freezing", UNTOUCHED, "requires_grad of conv.weight was changed"),
-        ("Littering", DETACHED, "the detached model still carries instruments or buffers"),
+        ("Littering", DETACHED, "the detached model still has instruments or buffers"),
         ("Locking", COPIED, "TypeError: cannot pickle '_thread.lock' object"),
     ],
 )
@@ -137,12 +145,12 @@ def test_a_pruner_that_divides_no_weight_by_default_is_found(register, found):
     register("granularity", "Indivisible", name="sevens")
 
     assert found("Good", default_granularity="sevens")[BUDGETS] == (
-        "the default granularity divides none of the weights that were tried"
+        "the default granularity fits none of the weights that were tried"
     )
 
 
 def test_a_pruner_whose_masks_do_not_stay_is_found(found):
-    assert found("Fading")[TRAINED].startswith("after some steps {'conv': {'weight': 0.")
+    assert found("Fading")[TRAINED].startswith("the sparsity is {'conv': {'weight': 0.")
 
 
 def test_a_pruner_that_keeps_things_to_itself_is_found(found):

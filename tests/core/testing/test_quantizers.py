@@ -5,10 +5,10 @@ import pytest
 from tersely.testing import QuantizerContract, check_quantizer
 
 SHAPES = "Scale and zero point have the shape of the observed range"
-SCALE = "Scales are finite and larger than zero, also for a range of zeros"
-ZERO = "Zero points are integers inside the range, or finite where floats are declared"
-INTEGERS = "The integers are those of the target's dtype, and the scheme is the target's"
-SAME = "The same range gives the same scale and zero point, of its own each time"
+SCALE = "Scales are finite and positive, even for a range of zeros"
+ZERO = "Zero points are integers in the range, or finite floats if floats are declared"
+INTEGERS = "The integers match the target's dtype, and the scheme is the target's"
+SAME = "The same range gives the same scale and zero point, in new tensors each time"
 UNTOUCHED = "The observed range is not modified"
 FIRST = "int8 symmetric, blocks [1, -1]"
 
@@ -26,17 +26,17 @@ def test_a_good_quantizer_passes(register):
         (
             "ZeroScale",
             SCALE,
-            f"{FIRST}: scale [[0.75], [0.124755859375], [0.749755859375], [0.0]]",
+            f"{FIRST}: the scale is [[0.75], [0.124755859375], [0.749755859375], [0.0]]",
         ),
-        ("HalfZero", ZERO, f"{FIRST}: zero_point [[0.5], [0.5], [0.5], [0.5]]"),
+        ("HalfZero", ZERO, f"{FIRST}: the zero point is [[0.5], [0.5], [0.5], [0.5]]"),
         (
             "OtherDtype",
             INTEGERS,
             f"{FIRST}: expected ('int8', 'symmetric', -127, 127), got ('int7', 'symmetric', -127, "
             "63)",
         ),
-        ("Random", SAME, f"{FIRST}: two objects choose differently"),
-        ("Writing", UNTOUCHED, f"{FIRST}: the range was written to"),
+        ("Random", SAME, f"{FIRST}: two objects choose different scales or zero points"),
+        ("Writing", UNTOUCHED, f"{FIRST}: the observed range was modified"),
     ],
 )
 def test_a_broken_quantizer_is_found(register, failures, sample, check, message):

@@ -28,7 +28,7 @@ def test_outputs_that_are_infinite_in_the_same_places_alone_agree() -> None:
 @pytest.mark.parametrize(
     ("found", "expected", "message"),
     [
-        ([1.0, -5.0, INF], [1.0, 5.0, INF], r"the cosine of both is -0\.9231"),
+        ([1.0, -5.0, INF], [1.0, 5.0, INF], r"their cosine is -0\.9231"),
         ([1.0, 5.0], [1.0, -INF], r"50\.00% of the values are infinite or NaN in"),
         ([1.0, INF], [1.0, -INF], r"50\.00% of the values"),
         ([NAN, 5.0], [1.0, 5.0], "computed values that are not finite"),

@@ -189,5 +189,7 @@ def test_a_recipe_without_a_model_is_refused(loops):
 
 def test_a_session_with_another_teacher_is_refused(loops):
     session = tersely.attach(loops.Net(), loops.AGP)
-    with pytest.raises(ValueError, match="a session has its teacher already; give the teacher to"):
+    with pytest.raises(
+        ValueError, match="the session already has its teacher; give the teacher to"
+    ):
         Compression(Accelerator(cpu=True), session, teacher=loops.Net(1))

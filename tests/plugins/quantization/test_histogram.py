@@ -147,7 +147,7 @@ def test_values_that_are_no_numbers_are_reported_with_the_target(name, wrong, ma
 
     assert str(caught.value) == (
         "fc._output_: 2 of the observed values are NaN or infinite, in 1 of its 2 blocks; find out "
-        "which batch or layer makes them"
+        "which batch or layer produces them"
     )
 
 

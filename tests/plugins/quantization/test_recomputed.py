@@ -1,4 +1,4 @@
-"""Ranges do not move where activation checkpointing runs a forward again (rule Q9.1)."""
+"""Ranges do not move where activation checkpointing runs a forward again (rule Q5.3)."""
 
 import pytest
 import torch

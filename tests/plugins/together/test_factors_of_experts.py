@@ -182,8 +182,8 @@ def test_factors_of_what_is_gated_go_into_the_rows_of_the_same_expert(options, g
     assert remarks(session) == [
         "experts.down_proj: finalize() folds the factors of the input into rows of "
         "experts.gate_up_proj",
-        "experts.gate_up_proj: finalize() divides the factors of the input out again, because "
-        "each expert has factors of its own, and no rows of its matrices make the input",
+        "experts.gate_up_proj: finalize() divides the factors of the input out again, because each "
+        "expert has its own factors, and no rows of its matrices produce the input",
     ]
     session.finalize()
 

@@ -1,4 +1,4 @@
-"""Factors of inputs folded into what makes these inputs, and where that cannot be (rule Q8)."""
+"""Factors of inputs folded into what makes these inputs, and where that cannot be (rule Q4.5)."""
 
 import copy
 import warnings
@@ -256,8 +256,8 @@ def test_rows_that_share_a_scale_cannot():
 
     assert remarks(session) == [
         "1.weight: finalize() folds the factors of the input into 0",
-        "2.weight: finalize() divides the factors of the input out again, because 1.weight makes "
-        "it, and its output channels share a scale; granularity: per_channel gives each its own",
+        "2.weight: finalize() divides the factors of the input out again, because 1.weight produces it, but its output channels share a "
+        "scale; granularity: per_channel gives each its own",
     ]
     assert is_on_grid(model, session, "1")
 
@@ -279,7 +279,7 @@ def test_an_output_that_is_quantized_on_the_way_keeps_its_scale():
 
     assert remarks(session)[-1] == (
         "2.weight: finalize() divides the factors of the input out again, because an output "
-        "between them and what makes their input is quantized"
+        "between them and what produces their input is quantized"
     )
 
 
@@ -306,7 +306,7 @@ def test_a_norm_that_is_folded_itself_takes_no_factors():
 
     assert remarks(session) == [
         "4.weight: finalize() divides the factors of the input out again, because a module that "
-        "fuse_names folds makes it"
+        "fuse_names folds produces it"
     ]
     session.finalize()
     torch.testing.assert_close(model(IMAGES), simulated, rtol=1e-4, atol=1e-5)
@@ -337,7 +337,7 @@ def test_a_model_that_draws_numbers_tells_nothing():
 
     assert remarks(session) == [
         "fc.weight: finalize() divides the factors of the input out again, because the model "
-        "computes something else in every call"
+        "computes different outputs in every call"
     ]
 
 

@@ -82,7 +82,7 @@ def test_a_step_without_a_backward_pass_is_an_error():
         session.step()
 
 
-NAMED_AS_FROZEN = r"^0\.weight is frozen since .* taylor ranks by gradients"
+NAMED_AS_FROZEN = r"^0\.weight has been frozen since .* taylor ranks by gradients"
 
 
 def test_a_layer_that_is_frozen_later_is_named_as_frozen():

@@ -118,7 +118,9 @@ def test_parameters_made_in_inference_mode_are_refused_before_anything_changes(a
     with torch.inference_mode():
         model = build()
 
-    with pytest.raises(tersely.AttachError, match="'0' has 'weight', which was made in inference"):
+    with pytest.raises(
+        tersely.AttachError, match="'0' has 'weight', which was created in inference"
+    ):
         tersely.attach(model, recipe_of(algorithm))
 
     assert [type(module) for module in model] == [nn.Linear, nn.ReLU, nn.Linear]
@@ -148,7 +150,9 @@ def test_a_batch_norm_made_in_inference_mode_is_not_folded():
     model = nn.Sequential(nn.Linear(8, 16), norm)
     recipe = recipe_of("ptq")
     recipe["quantization"]["config_list"][0]["fuse_names"] = [["0", "1"]]
-    with pytest.raises(tersely.AttachError, match="'1' has 'weight', which was made in inference"):
+    with pytest.raises(
+        tersely.AttachError, match="'1' has 'weight', which was created in inference"
+    ):
         tersely.attach(model, recipe)
 
 
@@ -182,8 +186,8 @@ def test_indices_are_no_values_to_quantize(algorithm, dtype):
         use()
 
     assert str(caught.value) == (
-        f"0._input_ holds {dtype}, and only floating-point values are quantized; leave this target "
-        f"out with target_names"
+        f"0._input_ holds {dtype}, but only floating-point values can be quantized; leave this "
+        "target out with target_names"
     )
 
 

@@ -88,9 +88,9 @@ def test_magnitude_ranks_where_calibration_shows_nothing(algorithm, unseen):
         mask = session.masks()[f"experts.{name}"]["weight"]
         assert torch.equal(mask, expected_mask(algorithm, raw[name]))
     assert [str(one.message) for one in caught] == [
-        f"calibration showed nothing of {len(names)} targets: no row reached their modules, or all "
-        f"of what they saw or produced was zero; they are ranked by the magnitude of their weights: "
-        f"{rows_of(*names)}; calibrate with batches that reach them"
+        f"calibration observed nothing for {len(names)} targets: no row reached their modules, or "
+        "all of what they saw or produced was zero; they are ranked by the magnitude of their "
+        f"weights: {rows_of(*names)}; calibrate with batches that reach them"
     ]
 
 
@@ -164,7 +164,7 @@ def test_unreached_weights_are_ranked_by_magnitude_where_the_stage_says_so(algor
     model = build(16, 16, 0, always=False)
     raw = model.experts[2].weight.detach().clone()
 
-    with pytest.warns(CompressionWarning, match=r"showed nothing of 1 targets"):
+    with pytest.warns(CompressionWarning, match=r"observed nothing for 1 targets"):
         session = compress(model, algorithm, batch(), unreached="magnitude")
 
     mask = session.masks()["experts.2"]["weight"]
@@ -219,7 +219,7 @@ def test_a_group_whose_inputs_are_zero_is_ranked_by_magnitude_and_the_others_are
     inputs[:, 2:] = 0
     entry = {"op_names": ["0"], "sparse_ratio": 0.5}
 
-    with pytest.warns(CompressionWarning, match=r"nothing of 1 targets"):
+    with pytest.warns(CompressionWarning, match=r"nothing for 1 targets"):
         session = tersely.prune(model, [entry], algorithm="wanda", data=[inputs])
 
     mask = session.masks()["0"]["weight"].flatten(1)
@@ -233,7 +233,7 @@ def test_what_a_ratio_leaves_over_in_each_output_is_taken_from_the_smallest_of_t
     model = nn.Sequential(nn.Linear(3, 2, bias=False))
     model[0].weight.data = torch.tensor([[1.0, 2.0, 3.0], [20.0, 4.0, 30.0]])
 
-    with pytest.warns(CompressionWarning, match=r"nothing of 1 targets"):
+    with pytest.warns(CompressionWarning, match=r"nothing for 1 targets"):
         session = tersely.prune(
             model,
             [{"op_types": ["Linear"], "sparse_ratio": 0.5}],
@@ -251,7 +251,7 @@ def test_an_output_of_small_weights_loses_one_more_than_the_others_at_most():
     model = nn.Sequential(nn.Linear(8, 6, bias=False))
     model[0].weight.data[0] *= 1e-6
 
-    with pytest.warns(CompressionWarning, match=r"nothing of 1 targets"):
+    with pytest.warns(CompressionWarning, match=r"nothing for 1 targets"):
         session = tersely.prune(
             model,
             [{"op_types": ["Linear"], "sparse_ratio": 0.7}],

@@ -136,7 +136,7 @@ def with_norms() -> nn.Module:
 
 
 IMAGES = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-KEPT = "the preset leaves batch norms layers of their own, which run in floats"
+KEPT = "the preset does not fold batch norms, so they run in floats"
 
 
 def folded(plan: tersely.Plan) -> list[tuple[str, ...]]:
@@ -208,7 +208,7 @@ def test_an_algorithm_that_divides_inputs_keeps_batch_norms() -> None:
     plan = tersely.plan(with_norms(), {"quantization": stage}, example_inputs=IMAGES)
 
     assert folded(plan) == []
-    assert any("smoothquant needs them to take the factors" in one for one in plan.hints)
+    assert any("smoothquant needs them to absorb the factors" in one for one in plan.hints)
 
 
 @pytest.mark.parametrize("example", [None, IMAGES], ids=["no_example", "example"])

@@ -178,10 +178,10 @@ def test_masks_of_single_elements():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"round_to": 0}, "shrink() found round_to=0; give a whole number from 1"),
-        ({"round_to": 2.5}, "shrink() found round_to=2.5; give a whole number from 1"),
-        ({"round_to": "8"}, "shrink() found round_to='8'; give a whole number from 1"),
-        ({"round_to": True}, "shrink() found round_to=True; give a whole number from 1"),
+        ({"round_to": 0}, "shrink() found round_to=0; give an integer of at least 1"),
+        ({"round_to": 2.5}, "shrink() found round_to=2.5; give an integer of at least 1"),
+        ({"round_to": "8"}, "shrink() found round_to='8'; give an integer of at least 1"),
+        ({"round_to": True}, "shrink() found round_to=True; give an integer of at least 1"),
         ({"approximate": "yes"}, "shrink() found approximate='yes'; give True or False"),
         ({"optimizer": 3}, "shrink() found an optimizer of type int; give the"),
     ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tersely.cli.options.output import layout_option
 from tersely.cli.writing import write_file
 from tersely.errors import SessionFileError
 
@@ -21,16 +22,9 @@ if TYPE_CHECKING:
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the comparison as one HTML page too.",
+    help="Also write the comparison as one HTML page.",
 )
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Tables for people, or JSON.",
-)
+@layout_option("text", "json", help="Tables for people, or JSON.")
 def command(runs: tuple[Path, ...], *, html: Path | None, layout: str) -> None:
     """Compare finished runs: what they measured, how their jobs differ, which layers differ."""
     from tersely.reporting.comparing.compare import compare_runs  # imports torch, as reports do

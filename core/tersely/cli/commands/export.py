@@ -17,10 +17,10 @@ from tersely.json_value import Json
 @click.command("export")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--format", "format_name", required=True, help="The exporter's name, such as onnx.")
-@click.option("--output", type=click.Path(path_type=Path), help="The file, or a folder for it.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="For the exporter.")
-@click.option("--dynamic-batch", is_flag=True, help="Let the first dimension of inputs differ.")
-@click.option("--quiet", is_flag=True, help="Print only what was written.")
+@click.option("--output", type=click.Path(path_type=Path), help="The file or folder to write.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An exporter option.")
+@click.option("--dynamic-batch", is_flag=True, help="Allow inputs of any batch size.")
+@click.option("--quiet", is_flag=True, help="Print only the files written.")
 @log_option
 @plugin_option
 def command(

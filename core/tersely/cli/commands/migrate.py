@@ -28,7 +28,7 @@ from tersely.json_value import Json
 def command(file: str, output: Path | None, format_: Literal["yaml", "json"] | None) -> None:
     """Rewrite an NNI 1.x or 2.x config list in this specification.
 
-    Whatever has no meaning here is an error that says where it stands and what to do about it.
+    A key without an equivalent is an error that names its place and what to do about it.
     FILE itself is not changed.
     """
     entries = migrate_document(read_file(file))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from tersely.cli.options.output import layout_option
 from tersely.cli.options.plugin_files import job_plugin_options
 from tersely.cli.writing import write_file
 from tersely.document.reading.source import read_document
@@ -31,23 +32,16 @@ if TYPE_CHECKING:
 @click.option(
     "--example",
     metavar="MODULE:CALLABLE",
-    help="The callable that returns example inputs, for keys that are auto; a job names its own.",
+    help="The callable that returns example inputs, for keys set to auto; a job names its own.",
 )
-@click.option(
-    "--format",
-    "layout",
-    type=click.Choice(["summary", "json"]),
-    default="summary",
-    show_default=True,
-    help="A summary for people, or JSON.",
-)
+@layout_option("summary", "json", help="A summary for people, or JSON.")
 @click.option("--rows", is_flag=True, help="Add a row for each target.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the plan as JSON, for `tersely run --plan`.",
 )
-@click.option("--strict", is_flag=True, help="Treat what matches nothing as an error.")
+@click.option("--strict", is_flag=True, help="Treat names and types that match nothing as errors.")
 @job_plugin_options("file")
 def command(
     file: Path,

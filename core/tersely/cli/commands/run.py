@@ -20,10 +20,10 @@ from tersely.document.reading.source import read_document
 @click.option(
     "--plan",
     type=click.Path(path_type=Path),
-    help="Carry out exactly this plan, from `tersely plan --out`, or do nothing.",
+    help="Run exactly this plan, from `tersely plan --out`; fail if the plan now differs.",
 )
 @click.option("--resume", is_flag=True, help="Resume an interrupted run of this job.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", is_flag=True, help="Print only errors.")
 @log_option
 @job_plugin_options("job")
 def command(

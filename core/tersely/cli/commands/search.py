@@ -27,7 +27,7 @@ from tersely.cli.options.plugin_files import job_plugin_options
     type=click.Choice(["latency", "bytes", "macs"]),
     default="macs",
     show_default=True,
-    help="What is minimized.",
+    help="The cost to minimize.",
 )
 @click.option("--trials", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -37,9 +37,9 @@ from tersely.cli.options.plugin_files import job_plugin_options
     type=click.Choice(["measured", "table"]),
     default="measured",
     show_default=True,
-    help="Measure each trial's latency, or look it up in a table of layers.",
+    help="Measure the latency of each trial, or look it up in a table of layers.",
 )
-@click.option("--storage", metavar="URL", help="Where trials are kept; may be shared.")
+@click.option("--storage", metavar="URL", help="The database of trials; may be shared.")
 @click.option("--output", type=click.Path(path_type=Path), help="The folder to write to.")
 @click.option("--quiet", is_flag=True, help="Print only the tables at the end.")
 @log_option

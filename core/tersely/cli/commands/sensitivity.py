@@ -33,7 +33,7 @@ def command(  # noqa: PLR0913  # one for each option
     no_plot: bool,
     quiet: bool,
 ) -> None:
-    """Compress each layer of JOB's model alone, and measure what it costs."""
+    """Compress each layer of JOB's model alone, and measure how much quality that costs."""
     # Late: it imports torch.
     from tersely.searching.sensitivity.job import Asked, sensitivity_of_job
 

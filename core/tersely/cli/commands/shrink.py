@@ -22,10 +22,12 @@ from tersely.cli.options.plugin_files import plugin_option
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Keep the counts of rows and columns at multiples of this.",
+    help="Keep numbers of rows and columns at multiples of this.",
 )
 @click.option(
-    "--approximate", is_flag=True, help="Remove also constants that no bias takes over exactly."
+    "--approximate",
+    is_flag=True,
+    help="Also remove channels whose constant no bias absorbs exactly.",
 )
 @click.option(
     "--example",

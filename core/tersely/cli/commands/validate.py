@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tersely.cli.fix import fix_file
+from tersely.cli.options.output import layout_option
 from tersely.cli.options.plugin_files import job_plugin_options
 from tersely.cli.problems import Checked, Format, describe_problem, render
 from tersely.contracts.kinds import Method
@@ -24,12 +25,10 @@ from tersely.registry.descriptors import METHODS
 
 @click.command(name="validate")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json", "github"]),
-    default="text",
-    show_default=True,
+@layout_option(
+    "text",
+    "json",
+    "github",
     help="How problems are printed; github is for annotations in a workflow.",
 )
 @click.option(
@@ -40,13 +39,13 @@ from tersely.registry.descriptors import METHODS
 @click.option(
     "--fix",
     is_flag=True,
-    help="Correct what has one right answer: spelling, quotes, misplaced keys.",
+    help="Correct mistakes with one right answer: spelling, quotes, misplaced keys.",
 )
 @job_plugin_options("files")
-def command(files: tuple[str, ...], format_: Format, method: Method | None, fix: bool) -> None:
+def command(files: tuple[str, ...], layout: Format, method: Method | None, fix: bool) -> None:
     """Check recipes, jobs and config lists.
 
-    Prints every problem as FILE:LINE:COLUMN: path: message (hint) with the line it stands on, and
+    Prints every problem as FILE:LINE:COLUMN: path: message (hint) with its line, and
     exits with 1 when there is one. The kind of each file is detected from its content. A job's
     recipe is checked too.
     """
@@ -57,7 +56,7 @@ def command(files: tuple[str, ...], format_: Format, method: Method | None, fix:
             for problem in done:
                 click.echo(f"{describe_problem(each.file, problem)}: fixed", err=True)
         checked = [each for file in files for each in _check(file, method)]
-    for line in render(checked, format_):
+    for line in render(checked, layout):
         click.echo(line)
     for file in files:
         for problem in _not_loaded(file):

@@ -63,7 +63,9 @@ _OPTIONS = (
         metavar="N,N,...",
         help="The bit widths of weights to try.",
     ),
-    click.option("--metric", help="Which number of the evaluation counts, if not the first."),
-    click.option("--smaller-is-better", "is_cost", is_flag=True, help="The metric is a loss."),
-    click.option("--by-output", is_flag=True, help="Use the output's error, not the metric."),
+    click.option("--metric", help="The metric to use; the first one by default."),
+    click.option(
+        "--smaller-is-better", "is_cost", is_flag=True, help="The metric is better if smaller."
+    ),
+    click.option("--by-output", is_flag=True, help="Use the output's error instead."),
 )

@@ -37,7 +37,7 @@ def job_plugin_options(argument: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         trust = click.option(
-            "--trust", is_flag=True, help="Load the plugin files that the job names, too."
+            "--trust", is_flag=True, help="Also load the plugin files that the job names."
         )
         return _option(trust(_around(command, argument)))
 

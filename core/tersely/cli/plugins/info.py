@@ -9,6 +9,7 @@ from textwrap import indent
 import attrs
 import click
 
+from tersely.cli.options.output import layout_option
 from tersely.cli.options.plugin_files import plugin_option
 from tersely.cli.plugins.find import KIND_NAMES, find_names, find_plugins, loading_text, unknown
 from tersely.json_value import Json
@@ -24,16 +25,9 @@ _ABSENT = {"granularities": "any", "needs": "what its abilities need", "paper": 
 @click.command("info")
 @click.argument("name")
 @click.option("--kind", "kind_name", type=click.Choice(KIND_NAMES), help="Look only for this kind.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Text for people, or JSON.",
-)
+@layout_option("text", "json", help="Text for people, or JSON.")
 @plugin_option
-def show_plugin(name: str, kind_name: str | None, format_: str) -> None:
+def show_plugin(name: str, kind_name: str | None, layout: str) -> None:
     """Describe NAME: an algorithm, a granularity, a loss, ... or a plugin's distribution."""
     installed = registry()
     found = find_names(installed, name, kind_name=kind_name)
@@ -42,7 +36,7 @@ def show_plugin(name: str, kind_name: str | None, format_: str) -> None:
         raise unknown(installed, name)
     data = [_name_data(kind, registration) for kind, registration in found]
     data += [_plugin_data(record) for record in records]
-    if format_ == "json":
+    if layout == "json":
         click.echo(json.dumps(data, indent=2))
     else:
         for record, each in zip(records, data[len(found) :], strict=True):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import attrs
 import click
 
+from tersely.cli.options.output import layout_option
 from tersely.cli.options.plugin_files import plugin_option
 from tersely.cli.plugins.find import loading_text
 from tersely.extras import extra
@@ -50,20 +51,13 @@ class Row:
 
 
 @click.command("list")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="A table for people, or JSON.",
-)
+@layout_option("text", "json", help="A table for people, or JSON.")
 @plugin_option
-def list_plugins(format_: str) -> None:
+def list_plugins(layout: str) -> None:
     """List everything that plugins provide, and the plugins that cannot be used."""
     installed = registry()
     rows = rows_of(installed)
-    if format_ == "json":
+    if layout == "json":
         data = {
             "plugins": [
                 _plugin_data(record) | {"overruled": installed.overruled().get(record.name, ())}
@@ -117,7 +111,7 @@ def rows_of(installed: Registry) -> tuple[Row, ...]:
 
 def _remark(record: PluginRecord, overruled: Sequence[str]) -> str:
     if overruled:
-        return f"default targets that do not count: {', '.join(overruled)}"
+        return f"default targets that have no effect: {', '.join(overruled)}"
     return record.reason or "provides no name: it observes, or sets default targets"
 
 

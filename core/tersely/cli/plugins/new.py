@@ -127,6 +127,6 @@ def _check(scaffold: Scaffold, installed: Registry) -> None:
     is_official = scaffold.distribution in {kind.family for kind in KINDS}
     if is_official or importlib.util.find_spec(scaffold.package) is not None:
         raise click.BadParameter(
-            f"{name!r} would be the package {scaffold.package}, and there is one; choose another "
-            f"name, such as {longer!r}"
+            f"{name!r} would be the package {scaffold.package}, which already exists; choose "
+            f"another name, such as {longer!r}"
         )

@@ -15,11 +15,11 @@ from tersely.registry.record import Registration
 from tersely.registry.registry import registry
 
 _EXAMPLES: tuple[Json, ...] = ({}, [], "", 0)
-"""One value of each form, so that references in a schema are followed."""
+"""One value of each type, so that references in a schema are followed."""
 
 
 def broken_schemas(data: Json, kind: Kind) -> Iterator[Finding]:
-    """Yield a finding for each installed schema that is no JSON Schema.
+    """Yield a finding for each installed schema that is not a JSON Schema.
 
     Args:
         data: plain JSON data without what counts as absent.

@@ -29,7 +29,7 @@ _ITEMS = {
 def describe(schema: Json, root: Mapping[str, Json]) -> str:
     """Return what a schema allows, as a noun phrase such as "a number from 0 to 1".
 
-    Null is left out: it means that the key is absent, which nobody has to be told to write.
+    Null is left out: it means that the key is absent, so there is no need to suggest it.
 
     Args:
         schema: a JSON Schema, or True or False.

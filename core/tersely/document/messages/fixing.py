@@ -81,7 +81,7 @@ def _at(data: Json, path: Path) -> Json:
 
 @attrs.frozen
 class _Item:
-    """Where a value and its key stand in a text.
+    """The positions of a value and its key in a text.
 
     Attributes:
         holder: the mapping or list around it.
@@ -143,7 +143,7 @@ def _find(text: str, root: Node, path: Path) -> _Item | None:
 
 def _span(text: str, node: Node) -> _Span:
     start, end = node.start_mark.index, node.end_mark.index
-    # A block ends where the next token begins; what lies between belongs to nobody.
+    # A block ends where the next token begins; what is in between belongs to neither.
     return start, start + len(_BETWEEN.sub("", text[start:end]))
 
 
@@ -166,7 +166,7 @@ def _written(value: object, *, is_json: bool) -> str:
 
 
 def _moved(text: str, root: Node, fix: Fix, *, item: _Item, key: str, value: str) -> Iterator[str]:
-    """Yield the text with a key moved outwards, to stand first in a mapping around it."""
+    """Yield the text with a key moved outwards, to the beginning of a mapping around it."""
     around = _find(text, root, fix.to[:-1])
     target = root if around is None else around.node
     if item.key is None or not isinstance(target, MappingNode) or target.flow_style:

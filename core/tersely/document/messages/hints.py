@@ -27,7 +27,7 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
     Args:
         value: what was found.
         schema: the schema it does not fit.
-        path: where it stands.
+        path: its place in the document.
     """
     kinds = _kinds(schema)
     if isinstance(value, str):
@@ -42,14 +42,14 @@ def hint_for_type(value: Json, schema: Mapping[str, Json], *, path: Path = ()) -
         if hint is not None:
             return hint
     if value is True and kinds[:1] == ["object"] and not schema.get("required"):
-        return "write {} for what applies where nothing else is said"
+        return "write {} to use the defaults"
     if (hint := _unwrapped(value, kinds) or _in_quotes(value, kinds, schema)) is not None:
         return hint
     if "array" in kinds and "object" not in kinds and schema.get("minItems", 0) <= 1:
         return _listed(value, schema.get("items"), path)
     if isinstance(value, list) and not path and schema.get("title") == "a recipe":
         places = ", ".join(METHODS)
-        return f"a config list stands in a stage, under config_list in one of {places}"
+        return f"a config list belongs in a stage, under config_list in one of {places}"
     return None
 
 
@@ -59,7 +59,7 @@ def fix_for_type(value: Json, schema: Mapping[str, Json], *, path: Path) -> Fix 
     Args:
         value: what was found.
         schema: the schema it does not fit.
-        path: where it stands.
+        path: its place in the document.
     """
     kinds, items = _kinds(schema), schema.get("items")
     text = value.strip() if isinstance(value, str) else ""
@@ -101,7 +101,7 @@ def _kinds(schema: Mapping[str, Json]) -> list[str]:
 
 
 def _listed(value: Json, items: Json, path: Path) -> str | None:
-    """Return the list that one item alone stands for."""
+    """Return the list that a single item means."""
     kind = items.get("type") if isinstance(items, dict) else None
     if isinstance(value, dict):
         return "write a list: begin the mapping with '- '"
@@ -115,14 +115,14 @@ def _listed(value: Json, items: Json, path: Path) -> str | None:
 
 
 def _named(value: str, kinds: list[str], schema: Mapping[str, Json]) -> str | None:
-    """Return the mapping that a name alone stands for, or the name of a format."""
+    """Return the mapping that a name alone, or the name of a format, means."""
     if kinds[:1] != ["object"] or schema.get("required") not in (["name"], ["format"]):
         return None
     return f"write a mapping: {{{schema['required'][0]}: {value}}}"
 
 
 def _unwrapped(value: Json, kinds: list[str]) -> str | None:
-    """Return the number that stands alone in a list."""
+    """Return the only number in a list."""
     if not isinstance(value, list) or len(value) != 1 or isinstance(value[0], bool):
         return None
     is_number = isinstance(value[0], int | float) and "number" in kinds
@@ -131,7 +131,7 @@ def _unwrapped(value: Json, kinds: list[str]) -> str | None:
 
 
 def _in_quotes(value: Json, kinds: list[str], schema: Mapping[str, Json]) -> str | None:
-    """Return the text that a number stands for where any text will do."""
+    """Return the text that a number means where any text is legal."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or kinds != ["string"] or "pattern" in schema or "enum" in schema:
         return None
@@ -148,7 +148,7 @@ def _aligned(value: str, schema: Mapping[str, Json]) -> str | None:
 
 
 def _referenced(value: str, schema: Mapping[str, Json]) -> str | None:
-    """Return the reference that a dotted name or the path of a file stands for."""
+    """Return the reference that a dotted name or the path of a file means."""
     if ":" not in str(schema.get("pattern")):
         return None
     file, colon, name = value.partition(":")

@@ -1,4 +1,4 @@
-"""Where each key lives: what to say when a key stands where it is not allowed."""
+"""Where each key belongs: what to say when a key is not allowed in its place."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class KeyPlace:
     """One kind of mapping of the specification.
 
     Attributes:
-        level: how far inside the document it stands.
+        level: how deep inside the document it is.
         method: the method it belongs to, or None for those without.
         title: what it is called in messages.
         keys: the keys it allows.
@@ -77,8 +77,8 @@ def about_unknown_key(path: Path, value: Json, schema: Mapping[str, Json]) -> Fi
     """Return what is wrong with a key that its mapping does not allow.
 
     Args:
-        path: where the key stands.
-        value: what stands after it.
+        path: the place of the key.
+        value: its value.
         schema: the schema of the mapping: its ``properties`` and, where it has one, its ``title``.
     """
     key, title = str(path[-1]), schema.get("title")

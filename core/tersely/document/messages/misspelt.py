@@ -1,7 +1,7 @@
-"""Mistakes that a misspelt key hides: what stands below it is checked under the right name.
+"""Mistakes hidden by a misspelt key: what is below it is checked under the right name.
 
-The schema knows nothing of what stands below ``distilation``, so a document is checked again with
-such keys spelt right, and what then turns up below them is reported at its place as written::
+The schema does not describe what is below ``distilation``, so a document is checked again with
+such keys spelt right, and the mistakes found below them are reported at their places as written::
 
     distilation:            unknown key (did you mean 'distillation'?)
       algorithm: [kl]       ... found only the second time

@@ -40,14 +40,14 @@ def about_name(name: str, catalog_name: str, *, names: Sequence[str]) -> tuple[s
         message = f"{singular} {name!r} needs {join_words(required, last='and')}"
         return message, f"write {{{name}: {{{options}}}}}"
     except UnknownPluginError as error:
-        # Below its first line stand the plugins that might have provided the name.
+        # The lines after the first list the plugins that might have provided the name.
         notes = [line.strip() for line in str(error).splitlines()[1:]]
     except PluginError as error:
         return str(error), None
     meant = meaning_of_name(name, names)
     near = did_you_mean(name, names) if meant is None else f"write {meant}"
     if near is not None:
-        # With the right name at hand, nothing has to be installed for it.
+        # If the right name is installed, there is nothing to install.
         notes = [near, *(note for note in notes if "pip install" not in note)]
     hint = "; ".join(notes).replace("?; ", "? ") or None
     if not names:

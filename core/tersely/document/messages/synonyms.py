@@ -17,7 +17,7 @@ class Meaning:
         key: the key to write, or None where the word has more than one meaning.
         value: what to write after it.
         advice: what to write, in words, where ``key`` is None.
-        beside: a key that the mapping allows where the advice is meant; empty for anywhere.
+        beside: a key that the mapping must allow for the advice to apply; empty for anywhere.
     """
 
     key: str | None
@@ -37,7 +37,7 @@ def meaning_of_key(key: str, value: Json, *, legal: frozenset[str]) -> Meaning |
 
     Args:
         key: as written.
-        value: what stands after it.
+        value: its value.
         legal: the keys that its mapping allows.
     """
     reader = _KEYS.get(_plain(key))
@@ -71,7 +71,7 @@ def meaning_of_name(word: Json, names: Collection[str]) -> str | None:
 
 
 def advice_for_preset(word: Json) -> str | None:
-    """Return which preset a word for a number format stands for, in words, or None.
+    """Return which preset a word for a number format means, in words, or None.
 
     Args:
         word: what was written for a preset.
@@ -231,12 +231,12 @@ _NAMES: Mapping[str, str] = {
 _PRESETS: Mapping[str, str] = {
     **dict.fromkeys(
         ("int8", "8", "8bit", "8_bit", "uint8", "static", "int8_static", "static_int8"),
-        "write w8a8, or w8a8_dynamic where no data calibrates the inputs",
+        "write w8a8, or w8a8_dynamic if there is no calibration data",
     ),
     **dict.fromkeys(("dynamic", "int8_dynamic", "dynamic_int8"), "write w8a8_dynamic"),
     **dict.fromkeys(
         ("int4", "4", "4bit", "4_bit", "uint4", "w4", "int4_weight_only", "weight_only"),
-        "write w4a16 for 4 bit weights alone, or w4a8_dynamic for 8 bit inputs too",
+        "write w4a16 for 4-bit weights only, or w4a8_dynamic for 8-bit inputs as well",
     ),
     **dict.fromkeys(("float8", "e4m3", "fp8_e4m3", "float8_e4m3fn"), "write fp8"),
 }

@@ -186,7 +186,7 @@ def _none_of(mismatch: Mismatch) -> Iterator[Finding]:
         return
     hint = None
     if any(key.startswith("exclude_op") for key in mismatch.value):
-        hint = "excludes only take away; to begin with every module, write op_names_re: ['.*']"
+        hint = "excludes only remove modules; to select every module, write op_names_re: ['.*']"
     message = f"{mismatch.title} needs at least one of {join_words(keys)}"
     yield Finding(mismatch.path, message, hint)
 

@@ -1,4 +1,4 @@
-"""How values read in messages: short, as they are written in YAML, never a page long."""
+"""How values are shown in messages: short, and as they are written in YAML."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def join_words(words: Sequence[str], *, last: str = "or") -> str:
 
 
 def _dump(value: Json) -> str:
-    # Half a surrogate pair is legal in JSON, and no terminal can print it.
+    # Half a surrogate pair is legal in JSON, but no terminal can print it.
     text = json.dumps(value, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -28,7 +28,7 @@ WEIGHTED_TYPES = (
     "Embedding",
     "EmbeddingBag",
 )
-"""What ``default`` stands for in the ``op_types`` of NNI, as far as such layers have a weight."""
+"""What ``default`` means in the ``op_types`` of NNI: layers that have a weight."""
 
 
 class Rewriting:
@@ -38,11 +38,11 @@ class Rewriting:
         self.findings: list[Finding] = []
 
     def refuse(self, path: Path, message: str, hint: str | None = None) -> None:
-        """Note something that has no meaning in this specification."""
+        """Note something that this specification does not support."""
         self.findings.append(Finding(path, message, hint))
 
     def mappings(self, config_list: Json) -> list[tuple[int, Entry]]:
-        """Return the entries of a config list with their indices, noting what is none."""
+        """Return the entries of a config list with their indices, noting all other items."""
         if not isinstance(config_list, list):
             self.refuse((), f"found {show(config_list)}, expected a config list")
             return []

@@ -134,7 +134,7 @@ def _check_bits(value: Json, path: Path) -> Iterator[Refusal]:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or value not in range(1, 17):
         message = f"found {show(value)}, expected an integer from 1 to 16"
-        hint = "32 bits are no quantization: leave the target out" if value == 32 else None  # noqa: PLR2004
+        hint = "32 bits are not quantized: leave the target out" if value == 32 else None  # noqa: PLR2004
         yield path, message, hint
 
 

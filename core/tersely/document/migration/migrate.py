@@ -29,7 +29,7 @@ def migrate(config_list: Sequence[Json]) -> list[dict[str, Json]]:
         config_list: the entries as Python data; they are not changed.
 
     Returns:
-        New entries, checked by nothing but the rewriting itself.
+        New entries, checked only by the rewriting itself.
 
     Raises:
         ConfigError: something has no meaning here; holds every such thing.
@@ -82,7 +82,7 @@ def _take_back(
     if by_name and selection.get("op_types"):
         rewriting.refuse(
             (index, "exclude"),
-            "an exclude by names and types at once has no meaning here",
+            "an exclude by both names and types is not supported here",
             "exclude by op_names alone, or by op_types alone",
         )
         return

@@ -1,4 +1,4 @@
-"""The line of a text that a mistake stands on, with carets under it."""
+"""The line of a text that contains a mistake, with carets under it."""
 
 from __future__ import annotations
 

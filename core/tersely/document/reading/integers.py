@@ -1,4 +1,4 @@
-"""Turns ``2.0`` into ``2`` where a schema means an integer, so that nobody else has to."""
+"""Turns ``2.0`` into ``2`` where a schema requires an integer."""
 
 from __future__ import annotations
 

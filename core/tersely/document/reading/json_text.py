@@ -1,4 +1,4 @@
-"""JSON text to data with places: strict JSON, and a mistake is shown where it stands."""
+"""JSON text to data with places: strict JSON, with the location of each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where every key and value of a document stands in its file, and problems that say so."""
+"""The place of every key and value of a document in its file, and problems with places."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tersely.json_value import Json
 Part = Literal["key", "value"]
 
 MAX_DEPTH = 100
-"""How many mappings and lists may stand inside one another; a recipe needs about eight."""
+"""How deeply mappings and lists may be nested; a recipe needs about eight levels."""
 
 MAX_REPEATED = 100_000
 """How many values may come from repeating others; aliases of aliases get there in a few lines."""
@@ -64,7 +64,7 @@ class Finding:
 
         Args:
             old: the beginning of ``path`` that becomes ``new``.
-            new: what stands there instead.
+            new: its replacement.
         """
 
         def there(path: Path) -> Path:
@@ -77,7 +77,7 @@ class Finding:
 
 
 class Places(Protocol):
-    """Where keys and values stand in a text; looked up for what an error or a plan names."""
+    """The places of keys and values in a text; looked up when an error or a plan needs them."""
 
     def mark(self, path: Path, part: Part) -> Mark | None:
         """Return the place of a key or value, or of the innermost thing around it.
@@ -94,10 +94,10 @@ class Document:
 
     Attributes:
         data: mappings, lists, strings, numbers, booleans and None.
-        places: where its keys and values stand; None for Python data.
+        places: the places of its keys and values; None for Python data.
         findings: mistakes made in writing, such as a key given twice.
-        opaque: paths of values that could not be read and are said so among the findings; what
-            stands there instead is not worth a second complaint.
+        opaque: paths of values that could not be read, which the findings report; the value that
+            replaces one is not reported again.
         source: the file as it was named, or None for Python data.
         characters: about how long its text is, or would be.
     """

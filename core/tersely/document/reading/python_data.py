@@ -74,7 +74,7 @@ class _Copier:
     ) -> Json:
         self._reading.identify(id(value), None)
         if id(value) in self._open:
-            raise self._reading.refusal("the data contains itself, which would never end")
+            raise self._reading.refusal("the data contains itself, so it would never end")
         self._open.add(id(value))
         try:
             return self._mapping(value) if isinstance(value, Mapping) else self._list(value)

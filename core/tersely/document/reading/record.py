@@ -44,7 +44,7 @@ class Reading:
     def note_unreadable(
         self, path: Path, message: str, *, hint: str | None = None, mark: Mark | None = None
     ) -> str:
-        """Note a value that cannot be read, and return what stands in its place."""
+        """Note a value that cannot be read, and return its replacement."""
         self.note(path, message, hint=hint, mark=mark)
         self.opaque.add(path)
         return "?"
@@ -132,7 +132,7 @@ class Reading:
 
         Args:
             data: plain JSON data.
-            places: where it stands in the text, or None for Python data.
+            places: its places in the text, or None for Python data.
             characters: about how long its text is, or would be.
         """
         return Document(

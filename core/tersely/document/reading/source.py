@@ -124,7 +124,7 @@ def _read_bytes(name: str) -> bytes:
 
 def _decode(data: bytes, name: str) -> str:
     encoding = next((code for mark, code in _WIDE_MARKS.items() if data.startswith(mark)), "utf-8")
-    # The byte order mark is no part of the text, and must not shift the first line's columns.
+    # The byte order mark is not part of the text and must not shift the columns of the first line.
     start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     try:
         text = data[start:].decode(encoding)

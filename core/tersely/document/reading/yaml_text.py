@@ -36,7 +36,7 @@ def read_yaml(text: str, *, source: str | None = None) -> Document:
     """
     reading = Reading(source)
     root = compose(text, reading)
-    # Without an anchor, nothing can stand in several places.
+    # Without an anchor, no node can be in several places.
     data = _Converter(reading, is_repeating="&" in text).value(root)
     return reading.document(data, _NodePlaces(root), characters=len(text))
 
@@ -46,7 +46,7 @@ class _Converter:
 
     Args:
         reading: where mistakes are noted.
-        is_repeating: whether a node can stand in several places.
+        is_repeating: whether a node can be in several places.
     """
 
     def __init__(self, reading: Reading, *, is_repeating: bool) -> None:
@@ -99,7 +99,7 @@ class _Converter:
     def _begin(self, node: Node) -> None:
         if id(node) in self._open:
             raise self._reading.refusal(
-                "an alias stands inside its own anchor, which would never end",
+                "an alias is inside its own anchor, so the data would never end",
                 mark=place(node.start_mark),
             )
         self._open.add(id(node))

@@ -56,7 +56,7 @@ _VALUE = re.compile(r" *(?:- +)*[\w.-]+: +[^#|>&\[{\s]")
 
 def _no_key_here(before: Sequence[str]) -> Complaint:
     """Tell why a ':' follows no key, which is often seen from the line above it."""
-    message = "found ':' where no key can stand"
+    message = "found ':' where no key is allowed"
     plain = Complaint(message, "quote text that contains ': ', or check the indentation")
     numbered = [(number, line) for number, line in enumerate(before[:-1], start=1) if line.strip()]
     if not numbered or not _KEY.match(before[-1]):
@@ -156,7 +156,7 @@ _ANSWERS: tuple[tuple[str, str, _Answer], ...] = (
         r"sequence entries are not allowed",
         "",
         lambda found, opening: Complaint(
-            "found '- ' where no list item can stand", "begin the item on a line of its own"
+            "found '- ' where no list item is allowed", "begin the item on a line of its own"
         ),
     ),
     (
@@ -177,7 +177,7 @@ _ANSWERS: tuple[tuple[str, str, _Answer], ...] = (
         r"expected '<document start>'",
         "",
         lambda found, opening: Complaint(
-            "this line stands outside of the document above it",
+            "this line is outside of the document above it",
             "check the indentation of the first lines",
         ),
     ),

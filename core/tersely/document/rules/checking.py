@@ -54,7 +54,7 @@ def _check_patterns(entry: Place) -> Iterator[Finding]:
                 yield Finding(
                     (*entry.path, key, index),
                     f"{pattern!r} is not a regular expression: {reason}",
-                    "put a backslash before characters that stand for themselves",
+                    "put a backslash before characters that are meant literally",
                 )
 
 

@@ -22,7 +22,7 @@ def build_loop(data: Mapping[str, Json] | None) -> Loop | None:
     """Build a loop from checked data.
 
     Args:
-        data: what stands under ``loop`` without what counts as absent, or None.
+        data: the value of ``loop`` without what counts as absent, or None.
     """
     if data is None:
         return None
@@ -87,7 +87,7 @@ def _with_losses(settings: Json) -> Iterator[Mapping[str, Json]]:
 def _needs_teacher(method: Json) -> bool:
     name = str(next(iter(method), "")) if isinstance(method, dict) else str(method)
     losses = registry().losses
-    # What is wrong with a name that nobody provides is said elsewhere.
+    # A name that no plugin provides is reported elsewhere.
     return name not in losses or losses.info(name).needs == "teacher"
 
 
@@ -102,7 +102,7 @@ def _check_distilled(recipe: Mapping[str, Json], *, has_any: bool) -> Iterator[F
         lacking = "a period without distillation" if has_any else "no distillation"
         yield Finding(
             ("loop", "loss"),
-            f"'none' trains on what the session adds, and the recipe has {lacking}",
+            f"'none' trains only on losses that the session adds, but the recipe has {lacking}",
             "name a loss such as cross_entropy, or add a distillation stage"
             + (" outside of 'stages'" if has_any else ""),
         )

@@ -24,7 +24,7 @@ class Period:
 
     Attributes:
         data: the mapping whose stages they are: the recipe itself, or an item of ``stages``.
-        path: where it stands in the recipe.
+        path: its place in the recipe.
         begin: the optimizer step with which it begins.
         end: the optimizer step with which it ends, or None for the end of training.
     """
@@ -105,7 +105,7 @@ def _contradictions(weights: Sequence[tuple[Place, Json]]) -> Iterator[Finding]:
                 (*stage.path, _WEIGHT),
                 f"found {weight}, and {spell_path(first.path)}, active at the same time, has "
                 f"{stated}",
-                "there is one weight of the task's own loss; write it in one of the stages",
+                "the task's own loss has only one weight; write it in one of the stages",
             )
 
 
@@ -122,7 +122,7 @@ def _check_until(
             "'until' is missing, and another period follows",
             "write until: the optimizer step after which the next one begins",
         )
-    elif until is not None and 0 < until <= begin:  # the schema knows what is no step
+    elif until is not None and 0 < until <= begin:  # the schema reports what is not a step
         yield Finding(
             (*path, UNTIL),
             f"found {until}, expected a step after {begin}, with which this period begins",
@@ -144,7 +144,7 @@ def _check_schedule(stage: Place, *, begin: int, end: int) -> Iterator[Finding]:
             (*stage.path, "schedule"),
             f"the schedule takes {steps} steps, and its period has {end - begin}, from {begin} to "
             f"{end}",
-            f"write until: {begin + steps} or later, or let updates come sooner",
+            f"write until: {begin + steps} or later, or update more often",
         )
 
 

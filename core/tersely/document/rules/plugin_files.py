@@ -24,7 +24,7 @@ def named_files(job: Json, directory: Path) -> tuple[Path, ...]:
 
 
 def unloaded(job: Json, directory: Path) -> Iterator[Finding]:
-    """Yield a finding for each plugin file of a job that nobody has loaded.
+    """Yield a finding for each plugin file of a job that is not loaded.
 
     Args:
         job: plain JSON data; need not fit the schema.

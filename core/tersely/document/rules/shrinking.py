@@ -25,7 +25,7 @@ def shrink_of(stage: Mapping[str, Json], period: Period) -> Shrink | None:
 
     Args:
         stage: the checked stage.
-        period: the period that it stands in.
+        period: the period that it is in.
     """
     own = stage.get(SHRINK)
     return build_shrink(own if own or not period.path else period.data.get(SHRINK))
@@ -127,7 +127,7 @@ def _check_together(pruning: Sequence[_Pruning]) -> Iterator[Finding]:
                 one.path,
                 f"found {_spelled(one.shrink)}, and {spell_path(other.path)}, which ends at the "
                 f"same time, has {_spelled(other.shrink)}",
-                "what ends together is removed together: write the same in both",
+                "stages that end at the same step are shrunk together: write the same in both",
             )
 
 
@@ -190,7 +190,7 @@ def _without_example(key: str) -> tuple[str, str]:
     return (
         f"{key!r} runs the model on example inputs, and the job has none",
         "write data: {example: 'module:callable'}, which returns what the model is called "
-        "with, or data: {calibration: ...}, whose first batch then serves",
+        "with, or data: {calibration: ...}, whose first batch is then used",
     )
 
 

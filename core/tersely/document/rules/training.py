@@ -42,7 +42,7 @@ def check_training(
     if isinstance(periods, list) and len(periods) > 1:
         yield Finding(
             (*recipe_path(kind), PERIODS, 1) if path is None else path,
-            "the second period begins while training, and the job has neither 'train' nor 'loop'",
+            "the second period begins during training, but the job has neither 'train' nor 'loop'",
             _WRITE_A_LOOP,
         )
     for stage in stages_of(*holder):
@@ -50,8 +50,8 @@ def check_training(
         if stage.method == "pruning" and isinstance(algorithm, str) and _is_trained(algorithm):
             yield Finding(
                 (*stage.path, "algorithm") if path is None else path,
-                f"{algorithm!r} ranks by what training shows, and the job has neither 'train' nor "
-                "'loop'",
+                f"{algorithm!r} ranks by what it observes in training, but the job has neither "
+                "'train' nor 'loop'",
                 _WRITE_A_LOOP,
             )
 

@@ -23,7 +23,7 @@ from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 
 _Groups: TypeAlias = "Sequence[Sequence[int]]"
-"""For each entry of a config list that is kept, the indices of those it stands for."""
+"""For each entry of a config list that is kept, the indices of those it represents."""
 
 _NAMES = frozenset((*SELECTORS, *EXCLUDES))
 _FEW = 100
@@ -62,13 +62,13 @@ def mismatches_of(data: Json, kind: Kind) -> Iterator[Mismatch]:
 
 @attrs.frozen(eq=False)
 class _Found:
-    """What is wrong with an entry, and with all that it stands for; or with something else.
+    """What is wrong with an entry and all that it represents, or with something else.
 
     Attributes:
         mismatch: what is wrong, in the shortened document.
         path: the path of the config list; empty for something else.
         entries: the whole config list; empty for something else.
-        group: the indices of the entry and of those it stands for; empty for something else.
+        group: the indices of the entry and of those it represents; empty for something else.
     """
 
     mismatch: Mismatch

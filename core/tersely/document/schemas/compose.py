@@ -32,7 +32,7 @@ def compose(registry: Registry) -> dict[str, Json]:
         registry: provides the names, and the schemas of their options.
 
     Returns:
-        Name -> schema, to stand under ``$defs``: ``recipe``, ``job``, ``pruning_config_list``
+        Name -> schema, for ``$defs``: ``recipe``, ``job``, ``pruning_config_list``
         and so on; every ``$ref`` in it is ``#/$defs/<name>``.
     """
     definitions: dict[str, Json] = {}
@@ -172,7 +172,7 @@ def _choice(
 ) -> dict[str, Json]:
     names = _closed(schema, catalog, catalog_name)
     del names["description"]
-    # A name alone cannot stand for what has options that must be given.
+    # A name alone does not suffice where options are required.
     names["enum"] = [*more_names, *(name for name in names["enum"] if not needs(catalog, name))]
     by_options = {
         spelling: _options(registration)

@@ -59,7 +59,7 @@ class Likeness:
         self._patterns: list[re.Pattern[str]] | None
         try:
             self._patterns = [re.compile(pattern) for pattern in sorted(patterns)]
-        except re.error:  # of a plugin, which is told where it is used
+        except re.error:  # of a plugin; reported where it is used
             self._patterns = None
 
     def of(self, value: Json) -> Hashable:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
 
 Kind: TypeAlias = Literal["recipe", "job", "pruning", "quantization", "distillation"]
-"""What a document is; the methods stand for a bare config list of that method."""
+"""What a document is; the name of a method means a bare config list of that method."""
 
 KINDS: tuple[Kind, ...] = ("recipe", "job", "pruning", "quantization", "distillation")
 

@@ -1,4 +1,4 @@
-"""The one place that knows where the specification lies: in a wheel and in an editable install."""
+"""Finds the specification, in a wheel and in an editable install."""
 
 from __future__ import annotations
 

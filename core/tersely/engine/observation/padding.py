@@ -45,7 +45,7 @@ def mask_of(batch: Any, mask: PaddingMask | None) -> Tensor | None:
         Bool, shape (batch, positions), True = data; None when all of them are.
 
     Raises:
-        CalibrationError: there is no such key, or what was found is no mask.
+        CalibrationError: there is no such key, or its value is not a mask.
     """
     if mask is None:
         found = batch.get(ATTENTION_MASK) if isinstance(batch, Mapping) else None

@@ -1,4 +1,4 @@
-"""What every engine saves alike: observations, what is learned, and values that were changed."""
+"""What all engines save the same way: observations, learned tensors, and changed values."""
 
 from __future__ import annotations
 

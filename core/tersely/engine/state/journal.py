@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tersely.engine.targets.binding import BoundTarget
+from tersely.engine.targets.stacks import kinds_of, stacks_of
 from tersely.instrument.instruments import Instruments
 from tersely.instrument.modules.classes import instruments_of, replace_instruments
 from tersely.instrument.names import PREFIX, known_flags
-
-_SMALL = 1 << 12
-"""Up to this many elements a mask is noted with others."""
 
 
 class Journal:
@@ -95,7 +93,7 @@ class Journal:
         return self._values[bound]
 
     def note_parameter(self, module: nn.Module, name: str) -> None:
-        """Note a parameter that is no target.
+        """Note a parameter that is not a target.
 
         Args:
             module: the module that holds it.
@@ -120,11 +118,15 @@ class Journal:
         buffer = module._buffers.get(name)
         if buffer is None:
             self._undo.append(partial(_remove, module, name))
-        elif not buffer.numel():  # the place of a mask, of which a large model has many
-            self._undo.append(partial(_put_back, module, name, buffer))
         else:
-            values = _values_of(buffer, is_binary=is_binary)
-            self._undo.append(partial(_put_back, module, name, buffer, values))
+            self._note_values(module, name, buffer, is_binary=is_binary)
+
+    def _note_values(
+        self, module: nn.Module, name: str, buffer: Tensor, *, is_binary: bool
+    ) -> None:
+        # The place of a mask has none, and a large model has many of them.
+        values = _values_of(buffer, is_binary=is_binary) if buffer.numel() else None
+        self._undo.append(partial(_put_back, module, name, buffer, values))
 
     def note_masks(self, places: Iterable[tuple[nn.Module, str]]) -> None:
         """Note buffers that hold 0 and 1 only; small ones of one kind in one tensor.
@@ -150,20 +152,22 @@ class Journal:
         self._note_together(places, is_binary=False)
 
     def _note_together(self, places: Iterable[tuple[nn.Module, str]], *, is_binary: bool) -> None:
-        alike: dict[object, list[tuple[nn.Module, str, Tensor]]] = {}
+        noted: list[tuple[nn.Module, str, Tensor]] = []
         for module, name in places:
             buffer = module._buffers.get(name)
-            if buffer is None or not 0 < buffer.numel() <= _SMALL:
+            if buffer is None:
                 self.note_buffer(module, name, is_binary=is_binary)
             elif (key := (id(module), name)) not in self._buffers:
                 self._buffers.add(key)
-                kind = (buffer.shape, buffer.dtype, buffer.device)
-                alike.setdefault(kind, []).append((module, name, buffer))
-        for some in alike.values():
-            with torch.no_grad():  # a call costs a small tensor more than the copy
-                values = torch.stack([buffer for _, _, buffer in some])
-            values = values.to(torch.bool) if is_binary else values
-            self._undo.append(partial(_put_all_back, some, values))
+                noted.append((module, name, buffer))
+        buffers = [buffer for _, _, buffer in noted]
+        kinds, others = kinds_of(buffers)
+        for position in others:
+            self._note_values(*noted[position], is_binary=is_binary)
+        for positions in kinds:
+            for some, stack in stacks_of(buffers, positions):
+                values = stack.to(torch.bool) if is_binary else stack
+                self._undo.append(partial(_put_all_back, [noted[one] for one in some], values))
 
     def note_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         """Note the state of an optimizer, and the tensors that it moves.

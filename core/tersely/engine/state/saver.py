@@ -242,8 +242,8 @@ def check_moments(
                 or not bool(one.isfinite().all())
             ):
                 raise SessionFileError(
-                    f"the saved session has {sorted(found)} of what moves {name} of {target}, and "
-                    f"{moment!r} is missing, of another shape, or not finite",
+                    f"the saved session has {sorted(found)} of the optimizer of {name} of "
+                    f"{target}, but {moment!r} is missing, has another shape, or is not finite",
                     target=target,
                 )
     _need_to_go_on(make(copies), copies, saved)
@@ -264,15 +264,15 @@ def _need_to_go_on(
     except (ArithmeticError, RuntimeError, ValueError) as error:  # of a count of steps below zero
         target = next(iter(copies))[0]
         raise SessionFileError(
-            f"the saved session has what moves {target} in a state that no optimizer can continue "
-            f"from: {error}",
+            f"the saved session has the optimizer of {target} in a state from which it cannot "
+            f"continue: {error}",
             target=target,
         ) from error
     for (target, name), leaf in copies.items():
         if not bool(leaf.isfinite().all()):
             raise SessionFileError(
-                f"the saved session has what moves {name} of {target} in an unusable "
-                "state: the next step makes it infinite or NaN",
+                f"the saved session has the optimizer of {name} of {target} in an unusable state: "
+                "the next step makes the tensor infinite or NaN",
                 target=target,
             )
 

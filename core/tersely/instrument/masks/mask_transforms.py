@@ -22,7 +22,7 @@ _SPATIAL = re.compile(r"(?<!BatchNorm)([123])d\Z")
 def spatial_dims(module_type: str) -> int | None:
     """Return how many dimensions follow the channels in a channels-first module's activations.
 
-    With it an unbatched sample, which convolutions and pools accept, is told from a batch.
+    It distinguishes an unbatched sample, which convolutions and pools accept, from a batch.
 
     Args:
         module_type: the module's class name, as in ``Conv2d``.
@@ -84,7 +84,7 @@ class ParameterMask:
 
 @attrs.frozen
 class ActivationMask:
-    """Masks an input or output; every sample of a batch is masked alike.
+    """Masks an input or output; every sample of a batch has the same mask.
 
     The buffer has the sample's shape without the batch, a shape that broadcasts to it, or is a
     vector over channels; it is empty before there is a mask. A call with other lengths than those
@@ -93,7 +93,7 @@ class ActivationMask:
     Attributes:
         buffer: name of the buffer: 1 kept and 0 masked, or the offset to add.
         is_additive: whether the buffer is added instead of multiplied.
-        channel_dim: where a vector over channels lies, counted with the batch: 1 or -1.
+        channel_dim: the dimension of a vector over channels, counted with the batch: 1 or -1.
         spatial: how many dimensions follow the channels in dimension 1, or None when any may.
         target: the address of the input or output, for errors.
         is_of_channels: whether the buffer has one value per channel, also where it has only one.

@@ -58,7 +58,7 @@ def need_whole(mask: Tensor, name: str, *, offset: float | None = None) -> None:
         return
     example = float(mask[is_strange][0])
     raise SessionFileError(
-        f"the mask of {name} holds {example:g} in {count} of its {mask.numel()} elements, and a "
+        f"the mask of {name} holds {example:g} in {count} of its {mask.numel()} elements, but a "
         f"mask holds only 0 and {other:g}: averaging a state dict averages its masks too; average "
         "parameters, and take masks from the model that is trained, as the page 'Averaging "
         "weights' of the documentation shows",

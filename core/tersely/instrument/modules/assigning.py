@@ -54,7 +54,7 @@ def _need_all(module: nn.Module, name: str) -> None:
     """Put a target back that was taken out, and refuse what takes its place.
 
     Raises:
-        SessionError: a target is no parameter or buffer of the module any more.
+        SessionError: a target is no longer a parameter or buffer of the module.
     """
     instruments = module.__dict__.get(INSTRUMENTS)
     kept: Kept | None = module.__dict__.get(KEPT)
@@ -75,9 +75,9 @@ def _need_all(module: nn.Module, name: str) -> None:
 def _gone(module: nn.Module, name: str) -> SessionError:
     name = full_name(module, name)
     return SessionError(
-        f"{name} is to be deleted while a session is attached to it, as reparametrizations "
+        f"{name} cannot be deleted while a session is attached, as reparametrizations "
         "(weight_norm, spectral_norm, register_parametrization) and FullyShardedDataParallel do; "
-        "put the former on before tersely.attach(), or after session.detach(), and shard with "
+        "reparametrize before tersely.attach() or after session.detach(), and shard with "
         "fully_shard()",
         target=name,
     )

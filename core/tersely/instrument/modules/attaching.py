@@ -8,7 +8,7 @@ from types import CodeType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tersely.errors import AttachError
@@ -83,13 +83,15 @@ def _shown(name: str) -> str:
 def _refuse_problems(
     wanted: Mapping[nn.Module, Instruments], name_of: Callable[[nn.Module], str]
 ) -> None:
-    of_class: dict[tuple[type[nn.Module], bool], str | None] = {}
+    # Modules alike share their instruments.
+    alike: dict[tuple[type[nn.Module], int], tuple[bool, str | None]] = {}
     for module, instruments in wanted.items():
-        has_sites = instruments.has_sites
-        key = (type(module), has_sites)
-        if key not in of_class:
-            of_class[key] = _class_problem(*key)
-        problem = of_class[key] or _problem(module, has_sites=has_sites)
+        key = (type(module), id(instruments))
+        if key not in alike:
+            has_sites = instruments.has_sites
+            alike[key] = (has_sites, _class_problem(type(module), has_sites))
+        has_sites, problem = alike[key]
+        problem = problem or _problem(module, has_sites=has_sites)
         problem = problem or _inference_problem(module, instruments)
         if problem:
             raise AttachError(f"{_shown(name_of(module))} {problem}", target=name_of(module))
@@ -109,8 +111,9 @@ def _class_problem(cls: type[nn.Module], has_sites: bool) -> str | None:
     method = method_with_super_of_self(cls)
     if method is not None:
         return (
-            "has a method that calls super() of self.__class__ or type(self), which never ends in "
-            f"a subclass such as tersely makes; write super() without arguments in {method}"
+            "has a method that calls super() of self.__class__ or type(self), which recurses "
+            "without end in a subclass such as the one that tersely creates; write super() without "
+            f"arguments in {method}"
         )
     return None
 
@@ -135,16 +138,18 @@ def _problem(module: nn.Module, *, has_sites: bool) -> str | None:
 
 
 def _inference_problem(module: nn.Module, instruments: Instruments) -> str | None:
-    tensors = {**module._parameters, **module._buffers}
+    parameters, buffers = module._parameters, module._buffers
     # Of modules that are folded together everything changes, target or not.
     is_folding = instruments.fold is not None or instruments.is_folded or instruments.has_room
-    for name in tensors if is_folding else instruments.parameters:
-        tensor = tensors.get(name)
+    for name in (*parameters, *buffers) if is_folding else instruments.parameters:
+        tensor: Tensor | None = parameters.get(name)
+        if tensor is None:
+            tensor = buffers.get(name)
         if tensor is not None and tensor.is_inference():
             return (
-                f"has {name!r}, which was made in inference mode, so that nothing can change it; "
-                "attach to copy.deepcopy(model), made outside of inference mode, or build the "
-                "model outside of it"
+                f"has {name!r}, which was created in inference mode and cannot be changed; attach "
+                "to copy.deepcopy(model), made outside of inference mode, or build the model "
+                "outside of it"
             )
     return None
 
@@ -179,7 +184,7 @@ def replace_class(current: type[nn.Module], replacement: type[nn.Module]) -> typ
     """
     if current is replacement or ORIGINAL in current.__dict__:
         return replacement
-    # fully_shard after attach made a class on top of ours; the same class goes on top of theirs.
+    # fully_shard after attach made a class derived from ours; ours is now derived from theirs.
     bases = tuple(replacement if ORIGINAL in base.__dict__ else base for base in current.__bases__)
     body = {
         key: value

@@ -40,7 +40,7 @@ def make_room(module: nn.Module, state_dict: Mapping[str, Any], prefix: str) -> 
     Raises:
         SessionFileError: a mask was averaged.
     """
-    # The model has checked this already, unless a part of it loads by itself.
+    # The model has already checked this, unless one of its parts is loaded alone.
     need_whole_masks_of(module, state_dict, prefix)
     problems: list[str] = []
     for target, raw, steps in _targets(module):
@@ -153,7 +153,7 @@ def settle_scales(module: nn.Module, state_dict: Mapping[str, Any], prefix: str)
         prefix: the module's name in it, with a dot at the end.
 
     Raises:
-        SessionFileError: they are no average of scales.
+        SessionFileError: they are not an average of scales.
     """
     for target, _, steps in _targets(module):
         if prefix + state_buffer(target, "scale") not in state_dict:

@@ -170,7 +170,7 @@ def _computed_once(module: nn.Module, name: str) -> Tensor | None:
 
 
 def _flat_weights() -> property:
-    # Recurrent layers read a list of parameters that they keep beside _parameters.
+    # Recurrent layers read a list of parameters that they keep in addition to _parameters.
     def read(module: nn.Module) -> list[Tensor | None]:
         names = module.__dict__["_flat_weights_names"]
         return [getattr(module, name, None) for name in names]
@@ -284,7 +284,7 @@ def _load(made: Any) -> Callable[..., None]:
         # Ranges that were loaded are those of a step's beginning.
         for name in [name for name in self.__dict__ if is_moved_flag(name)]:
             del self.__dict__[name]
-        # A dense checkpoint has none of our keys, and that is no mistake.
+        # A dense checkpoint has none of our keys, which is not an error.
         missing_keys[:] = [key for key in missing_keys if not key.startswith(prefix + PREFIX)]
 
     return load

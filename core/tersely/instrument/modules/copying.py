@@ -17,7 +17,7 @@ WAYS = ("__copy__", "__deepcopy__")
 def make_of_class(cls: type[nn.Module]) -> Callable[..., nn.Module]:
     """Return an instrumented class's ``__new__``, which makes modules of the user's class.
 
-    ``type(module)(...)`` and the slice of a container make modules that nobody targeted, and
+    ``type(module)(...)`` and the slice of a container make modules that are not targets, and
     ``cls.__new__(cls)`` makes an empty one, which a copy fills.
 
     Args:
@@ -51,7 +51,7 @@ def copied(made: Any, way: str) -> Callable[..., nn.Module]:
 
     def copy_module(self: nn.Module, *memo: Any) -> nn.Module:
         result: nn.Module = getattr(super(made, self), way)(*memo)
-        # One that its class has made anew was given none.
+        # An object that its class has created anew has none.
         if type(result) is cls and INSTRUMENTS in result.__dict__:
             result.__class__ = made
         return result

@@ -1,4 +1,4 @@
-"""Whether operators run as they are written, on plain tensors, watched and changed by nobody."""
+"""Whether operators run eagerly on plain tensors, without modes, transforms or tracing."""
 
 from __future__ import annotations
 

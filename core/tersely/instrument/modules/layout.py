@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tersely.instrument.names import LAYOUT, PREFIX
+from tersely.instrument.zeros import place_zeros
 
 _MORE = 2
 """A buffer of one element would be averaged with one of any length."""
@@ -29,17 +30,16 @@ def place_layout(modules: Iterable[nn.Module]) -> tuple[nn.Module, ...]:
         Each of them once.
     """
     found = tuple(dict.fromkeys(modules))
-    alike: dict[tuple[torch.dtype, torch.device, int], Tensor] = {}
+    alike: dict[tuple[torch.dtype, torch.device, int], list[nn.Module]] = {}
     for module in found:
         if LAYOUT not in module._buffers:
             # Of the model's dtype where there is one, so that it moves with the model.
             like = _first_float(module)
             dtype = torch.get_default_dtype() if like is None else like.dtype
             device = torch.get_default_device() if like is None else like.device
-            key = (dtype, device, _length(module))
-            if key not in alike:
-                alike[key] = torch.zeros(key[2], dtype=dtype, device=device)
-            module._buffers[LAYOUT] = torch.zeros_like(alike[key])
+            alike.setdefault((dtype, device, _length(module)), []).append(module)
+    for (dtype, device, length), some in alike.items():
+        place_zeros(some, LAYOUT, torch.zeros(length, dtype=dtype, device=device))
     return found
 
 
@@ -66,7 +66,8 @@ def renew_layout(modules: Iterable[nn.Module]) -> None:
 def _length(module: nn.Module) -> int:
     count = _MORE
     for name, tensor in module._buffers.items():
-        # What has no elements is a place in which nothing is yet.
-        if name.startswith(PREFIX) and name != LAYOUT and tensor is not None and tensor.numel():
+        # What has no elements is a place in which nothing is yet, of which most modules have some.
+        is_filled = tensor is not None and tensor.numel()
+        if is_filled and name.startswith(PREFIX) and name != LAYOUT:
             count += 1
     return count

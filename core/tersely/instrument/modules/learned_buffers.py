@@ -47,13 +47,13 @@ def keep_learning(module: nn.Module, learned: Mapping[str, Tensor]) -> None:
 
 
 def _learning(before: torch.dtype, moved: torch.dtype) -> torch.dtype:
-    """Return in which dtype to go on learning: no narrower than float32, unless it was before."""
+    """Return the dtype to continue learning in: float32 or wider, unless it was narrower before."""
     widest = before.itemsize >= torch.float32.itemsize > moved.itemsize
     return torch.float32 if widest else moved
 
 
 def apply_to_learned(made: Any) -> Callable[..., nn.Module]:
-    """Return an instrumented class's ``_apply``, behind ``to``, ``cuda`` and ``double``.
+    """Return an instrumented class's ``_apply``, which implements ``to``, ``cuda`` and ``double``.
 
     A buffer that learns is moved as parameters are: the tensor object stays, since the optimizer
     knows it, and gets other values. The original would put another tensor in its place, one that

@@ -12,7 +12,7 @@ FLAG = "use_nested_tensor"
 
 
 def is_nesting() -> property:
-    """Return the property that stands for `FLAG` in the class of an instrumented encoder.
+    """Return the property that replaces `FLAG` in the class of an instrumented encoder.
 
     PyTorch reads it before it passes nested tensors to the layers, whose parts could not be called
     with them.

@@ -6,7 +6,7 @@ import torch
 
 
 def is_recomputing() -> bool:
-    """Tell whether this forward runs inside a backward pass (rule Q9.1).
+    """Tell whether this forward runs inside a backward pass (rules D4.2 and Q5.3).
 
     Activation checkpointing, reentrant or not, computes activations a second time while gradients
     are computed. What was observed in the first forward must not be observed again. A compiled

@@ -20,7 +20,7 @@ class BlockCut:
     Attributes:
         kind: one scale for the tensor, for each channel, for each token (a row along the last
             dimension, computed at every call), or for blocks of a fixed size.
-        channel_dim: where channels lie in an input or output: 1 or -1.
+        channel_dim: the dimension of channels in an input or output: 1 or -1.
         spatial: how many dimensions follow the channels in dimension 1, or None when any may.
         size: sample shape -> block size without the batch; for ``fixed`` inputs and outputs.
         fixed: the block size of a parameter.

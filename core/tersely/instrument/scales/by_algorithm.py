@@ -122,6 +122,6 @@ class Learned:
         return where_in_force(share, values, value)
 
     def meaning(self, module: nn.Module) -> QParams | None:
-        """Return the parameters that what is learned stands for, or None while there are none."""
+        """Return the parameters that learned tensors represent, or None while there are none."""
         start, learned = self.inner.qparams(module), self.learned(module)
         return start if start is None or not learned else self.algorithm.meaning(start, learned)

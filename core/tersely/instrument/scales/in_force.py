@@ -1,4 +1,4 @@
-"""The scales in force, whoever made them, and the biases whose scale follows from two of them."""
+"""The scales in force, from any source, and the biases whose scale follows from two of them."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ class Follow:
         if known is not None:
             return torch.where(is_finite, low, known[0]), torch.where(is_finite, high, known[1])
         if extent.is_padded and not extent.is_strange:
-            # Blocks of nothing but padding: their range is that of zeros until they hold data.
+            # Blocks that contain only padding: their range is that of zeros until they hold data.
             return torch.where(is_finite, low, 0.0), torch.where(is_finite, high, 0.0)
         return (low, high) if torch.compiler.is_compiling() or bool(is_finite.all()) else None
 
@@ -218,7 +218,7 @@ class Follow:
     def _moved(
         self, module: nn.Module, low: Tensor, high: Tensor, known: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the range after one more call of the step, whose values lie in [low, high]."""
+        """Return the range after one more call in this step, whose values are in [low, high]."""
         flag = moved_flag(self.inner.target)
         names = [state_buffer(self.inner.target, part) for part in START]
         # Whether there was a range before the step, once a call of the step has moved it.

@@ -21,7 +21,7 @@ from tersely.instrument.scales.target_scales import levels_of, scales_of
 
 
 def need_float(value: Tensor, name: str) -> None:
-    """Refuse to quantize what is no floating-point tensor.
+    """Refuse to quantize anything but a floating-point tensor.
 
     Args:
         value: what is about to be quantized.
@@ -32,8 +32,8 @@ def need_float(value: Tensor, name: str) -> None:
     """
     if not value.is_floating_point():
         raise CalibrationError(
-            f"{name} holds {str(value.dtype).removeprefix('torch.')}, and only floating-point "
-            "values are quantized; leave this target out with target_names",
+            f"{name} holds {str(value.dtype).removeprefix('torch.')}, but only floating-point "
+            "values can be quantized; leave this target out with target_names",
             target=name,
         )
 
@@ -71,7 +71,7 @@ class Grid:
 
     @property
     def is_centred(self) -> bool:
-        """Whether the integer 0 always stands for zero: signed and symmetric (rule Q2.2)."""
+        """Whether the integer 0 always represents zero: signed and symmetric (rule Q2.2)."""
         return self.scheme == "symmetric" and self.quant_min == -self.quant_max
 
     @property
@@ -88,7 +88,7 @@ class Quantize:
         target: the parameter's name or the address of the input or output.
         grid: the values it can take.
         cut: which values share a scale.
-        clip_gradient: pass no gradient where a value lies outside of the range.
+        clip_gradient: pass no gradient where a value is outside of the range.
         shared: what other inputs of the stage found of the same tensor, or None for a target that
             is not compared with them.
     """
@@ -216,9 +216,9 @@ class Quantize:
             return
         raise SessionError(
             f"{full_name(module, self.target)}: its scales have shape {list(scale.shape)}, and "
-            f"this call has shape {list(value.shape)}, which needs others; scales apply to the "
-            "lengths that they were chosen for: calibrate and compress with this shape, or take "
-            "one scale for the tensor",
+            f"this call has shape {list(value.shape)}, which needs different ones; scales apply to "
+            "the lengths that they were chosen for: calibrate and compress with this shape, or "
+            "take one scale for the tensor",
             target=full_name(module, self.target),
         )
 
@@ -257,6 +257,6 @@ class Quantize:
             is_zero_first=is_zero_first,
             levels=levels,
             known=known,
-            # The shape of scales says where rectangles lie, and not where numbered blocks do.
+            # The shape of scales determines rectangular blocks, but not numbered ones.
             size=self.cut.fixed if isinstance(self.cut.fixed, Numbering) else None,
         )

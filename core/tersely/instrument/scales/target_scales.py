@@ -23,7 +23,7 @@ what was averaged, divided by the share, is the average of the scales that were 
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import attrs
@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from tersely.errors import SessionFileError
 from tersely.instrument.names import full_name, known_flag, state_buffer
+from tersely.instrument.zeros import place_zeros
 
 START = ("start_low", "start_high")
 """Parts that hold the range from before a step; no checkpoint holds them."""
@@ -44,7 +45,7 @@ Scales: TypeAlias = "tuple[Tensor, Tensor | None, Tensor | None]"
 
 @attrs.frozen(eq=False)
 class Room:
-    """The buffers of a target that has no scale yet, the same for all targets alike.
+    """The buffers of a target that has no scale yet, shared by all similar targets.
 
     Attributes:
         buffers: name and zeros of each; every module gets tensors of its own, made like these.
@@ -90,17 +91,17 @@ class Room:
             tuple(state_buffer(target, part) for part in START if is_following),
         )
 
-    def make(self, module: nn.Module) -> None:
-        """Give a module these buffers.
+    def make(self, modules: Sequence[nn.Module]) -> None:
+        """Give modules these buffers.
 
         Args:
-            module: the module.
+            modules: the modules.
         """
-        buffers, zeros_like = module._buffers, torch.zeros_like
         for name, like in self.buffers:
-            buffers[name] = zeros_like(like)
+            place_zeros(modules, name, like)
         if self.transient:
-            module._non_persistent_buffers_set.update(self.transient)
+            for module in modules:
+                module._non_persistent_buffers_set.update(self.transient)
 
 
 def are_known(module: nn.Module, target: str) -> bool:
@@ -124,7 +125,7 @@ def are_known(module: nn.Module, target: str) -> bool:
 
 
 def _share(module: nn.Module, target: str) -> float:
-    """Return the share of averaged models that had scales: 1 in a model that is no average."""
+    """Return the share of averaged models that had scales: 1 in a model that is not an average."""
     buffers = module._buffers
     scale, share = (buffers.get(state_buffer(target, part)) for part in ("scale", IN_FORCE))
     if scale is None or (share is not None and share.is_meta):
@@ -152,7 +153,7 @@ def scales_of(module: nn.Module, target: str) -> Scales | None:
     if share == 1:
         setattr(module, known_flag(target), True)
         return scale, zero_point, None
-    # A copy that averages goes on averaging, so nothing of it is changed here.
+    # A copy that averages continues to average, so it is not changed here.
     mean = None if zero_point is None or not share else zero_point / share
     return (scale / share, mean, None) if share else None
 
@@ -183,28 +184,17 @@ def _compiled(share: Tensor | None, scale: Tensor, zero_point: Tensor | None) ->
     return torch.where(share > 0, scale / part, 1), mean, share
 
 
-def put_in_force(
-    module: nn.Module, target: str, later: list[tuple[Tensor, Tensor]] | None = None
-) -> None:
+def put_in_force(module: nn.Module, target: str) -> None:
     """Let forward quantize with what the buffers of a target hold.
 
     Args:
         module: an instrumented module.
         target: the parameter's name or the address of the input or output.
-        later: receives a buffer that is still to be written, with its value; by default it is
-            written at once.
     """
     share = module._buffers.get(state_buffer(target, IN_FORCE))
-    if share is not None and later is None:
+    if share is not None:
         share.fill_(1)
-    elif share is not None and later is not None:
-        later.append((share, _one(share.dtype, share.device)))
     module.__dict__[known_flag(target)] = True
-
-
-@functools.lru_cache(maxsize=8)
-def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.ones((), dtype=dtype, device=device)
 
 
 def take_out_of_force(module: nn.Module, target: str) -> None:
@@ -259,8 +249,8 @@ def settle(module: nn.Module, target: str) -> None:
     levels = buffers.get(state_buffer(target, "levels"))
     if share and levels is not None and not _is_table(levels):
         raise SessionFileError(
-            f"{full_name(module, target)}: its table of levels is {levels.tolist()}, and one has "
-            "two or more finite values, none above the next; average models of which all have "
+            f"{full_name(module, target)}: its table of levels is {levels.tolist()}, but a table "
+            "has two or more finite values in ascending order; average models of which all have "
             "tables of the same type",
             target=full_name(module, target),
         )

@@ -1,4 +1,4 @@
-"""Writes into what a target shows that nothing could hand over: noted once seen, refused next."""
+"""Writes into a shown tensor that could not be passed on: noted when seen, refused later."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tersely.instrument.names import INSTRUMENTS, LOST, full_name
 
 @attrs.define(eq=False)
 class Version:
-    """The version that a tensor and its views have when nobody wrote into them; it moves with ours.
+    """The version of a tensor and its views if nothing wrote into them; our own writes advance it.
 
     Most tensors begin with version 0, have no view and are not written: they need none.
 
@@ -49,9 +49,9 @@ def need_no_lost_write(module: nn.Module) -> None:
         full = full_name(module, name)
         raise SessionError(
             f"{full} was written into by a function that takes a tensor to write into, such as "
-            "torch.clamp_(weight, ...) or out=weight; what a target shows is computed, so the "
-            "parameter has not changed. Call the tensor's own method, weight.clamp_(...), or "
-            f"write into dict(model.named_parameters())[{full!r}]",
+            "torch.clamp_(weight, ...) or out=weight; the weight of a target is a computed value, "
+            "so the parameter has not changed. Call the tensor's own method, weight.clamp_(...), "
+            f"or write into dict(model.named_parameters())[{full!r}]",
             target=full,
         )
 

@@ -117,7 +117,7 @@ def computed_again(module: nn.Module, name: str, steps: tuple[Step, ...]) -> Ten
 
 
 def merged(shown: Tensor, value: Any, raw: Tensor) -> Any:
-    """Return what to assign: a value that equals what is shown leaves what lies under it.
+    """Return what to assign: where a value equals what is shown, the parameter's own value stays.
 
     Code such as ``weight.data = weight.data.clamp(-1, 1)`` computes from the shown values. The
     rounded ones would else replace what trains, and masked ones what may grow back.

@@ -1,8 +1,8 @@
 """What a targeted parameter shows, as a tensor whose writes act on the parameter.
 
 ``layer.weight`` of a target is computed: masked, fake-quantized. A plain tensor would swallow what
-is written into it. `Shown` computes as fast as a parameter does, and hands over what it is asked to
-change:
+is written into it. `Shown` computes as fast as a parameter does, and passes writes on to the
+parameter:
 
 ==========================================  =====================================================
 written                                     becomes
@@ -263,7 +263,7 @@ def _as_plain(shown: Shown) -> Iterator[None]:
 
 
 def raw_parameter(shown: Shown) -> Tensor:
-    """Return the parameter, or the alias or view of it, that a shown tensor stands for.
+    """Return the parameter, or the alias or view of it, that a shown tensor represents.
 
     Args:
         shown: the tensor.

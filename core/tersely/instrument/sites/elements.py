@@ -73,7 +73,7 @@ def replace_element(
         apply: returns the other value.
 
     Raises:
-        SessionError: there is no such element, or it is no tensor.
+        SessionError: there is no such element, or it is not a tensor.
     """
 
     def inner(item: Any) -> Any:
@@ -131,7 +131,7 @@ def several_tensors(module: nn.Module, site: InputSite | OutputSite, keys: list[
 
 
 def not_a_tensor(module: nn.Module, site: InputSite | OutputSite, value: object) -> SessionError:
-    """Return the error for a target that is no tensor.
+    """Return the error for a target that is not a tensor.
 
     Args:
         module: the module that is called.

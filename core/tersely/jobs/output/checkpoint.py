@@ -40,7 +40,7 @@ def save_checkpoint(
     """Write a session and the raw values of a model's own parameters and buffers.
 
     Args:
-        folder: the session's folder; the weights lie in it too.
+        folder: the session's folder; it also contains the weights.
         model: the attached model.
         session: its session.
         names: the keys that ``model.state_dict()`` had before it was attached.

@@ -165,7 +165,7 @@ def written_files(folder: Path) -> dict[str, int]:
     """Return the files of a result, which its record promises: relative path -> bytes.
 
     Args:
-        folder: the run's folder; its record and its checkpoints are no part of the result.
+        folder: the run's folder; its record and its checkpoints are not part of the result.
     """
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size

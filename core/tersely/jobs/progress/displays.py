@@ -68,7 +68,7 @@ class Display(Protocol):
     def count(
         self, current: Callable[[], int], *, title: str
     ) -> contextlib.AbstractContextManager[None]:
-        """Show a number that grows by itself while the context lasts.
+        """Show a number that grows on its own while the context lasts.
 
         Args:
             current: returns the number.
@@ -77,7 +77,7 @@ class Display(Protocol):
         ...
 
     def gauge(self, *, title: str) -> contextlib.AbstractContextManager[Gauge]:
-        """Show how far something is that counts by itself, while the context lasts.
+        """Show the progress of something that counts on its own, while the context lasts.
 
         Args:
             title: what is counted.
@@ -85,7 +85,7 @@ class Display(Protocol):
         ...
 
     def working(self) -> contextlib.AbstractContextManager[None]:
-        """Show how far work inside the context is that tells by `tersely.engine.progress`."""
+        """Show the progress of work in the context that reports to `tersely.engine.progress`."""
         ...
 
 

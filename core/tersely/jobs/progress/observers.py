@@ -1,4 +1,4 @@
-"""What a job tells the numbers of its run, and what happens when one of these fails."""
+"""The observers that receive the numbers of a run, and what happens when one of them fails."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class GuardedObserver:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # foreign code, which may even call sys.exit
-            self._fail(f"failed at step {observation.step} and is left out from now on", error)
+            self._fail(f"failed at step {observation.step} and is ignored from now on", error)
 
     def close(self, *, failed: bool = False) -> None:
         """Close the observer, also one that failed.
@@ -95,7 +95,7 @@ class JobObservers:
             resumed_at: the step that an interrupted run is resumed from, or None for a new one.
 
         Raises:
-            ConfigError: a callable fails, or what it returns is no observer.
+            ConfigError: a callable fails, or what it returns is not an observer.
         """
         for index, wanted in enumerate(self._job.observers):
             found = self._make(index, resumed_at)

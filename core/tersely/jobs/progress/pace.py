@@ -8,10 +8,10 @@ from collections.abc import Callable
 from threading import Timer
 
 _SECONDS = 10.0
-"""A log file gets a line on what is under way this often at most."""
+"""Seconds between two progress lines of a log file, at least."""
 
 _PATIENCE = 2.0
-"""A log file hears of a step that does not count itself once it has taken this many seconds."""
+"""A step without a count is logged once it has taken this many seconds."""
 
 _WINDOW = 60.0
 """Seconds of the past from which the rest is estimated."""
@@ -46,7 +46,7 @@ class Pace:
         """Return the seconds that the rest will take at the speed of the last minute, or None.
 
         Args:
-            total: how much there is to do, or None where nobody knows.
+            total: how much there is to do, or None if unknown.
         """
         (start, before), (now, done) = self._seen[0], self._seen[-1]
         if total is None or done <= before or now <= start:
@@ -62,12 +62,12 @@ class Pace:
         return True
 
     def sentence(self, title: str, *, done: int, total: int | None) -> str:
-        """Return how far it is, in words.
+        """Return the progress in words.
 
         Args:
             title: what is counted.
             done: the count.
-            total: how much there is to do, or None where nobody knows.
+            total: how much there is to do, or None if unknown.
         """
         of = "" if total is None else f" of {total}"
         left = self.remaining(total)
@@ -76,7 +76,7 @@ class Pace:
 
 
 class LogLines:
-    """What a log file hears of work; a class, because a step is told while it is under way.
+    """Progress as lines of a log file; a class, because a step is reported while it is under way.
 
     Args:
         say: takes a line.
@@ -89,11 +89,11 @@ class LogLines:
         self._waiting: Timer | None = None
 
     def tell(self, title: str, done: int, total: int) -> None:
-        """Say how far something is, at most every ten seconds; see `tersely.engine.progress`.
+        """Report progress, at most every ten seconds; see `tersely.engine.progress`.
 
         Args:
             title: what is counted, or the step that begins.
-            done: the count; 0 where a step begins, which is told if it takes two seconds.
+            done: the count; 0 where a step begins, which is reported if it takes two seconds.
             total: how much there is to do.
         """
         self.end()
@@ -110,7 +110,7 @@ class LogLines:
             self._paces[title] = Pace()  # the next block starts from zero
 
     def end(self) -> None:
-        """Say no more of the step under way."""
+        """Stop reporting the step under way."""
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None

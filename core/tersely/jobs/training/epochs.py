@@ -50,7 +50,7 @@ def epoch_folder(folder: Path, epochs: int) -> Path:
 def keep_epoch(run: Run, optimizer: torch.optim.Optimizer, *, epochs: int) -> Run:
     """Write a checkpoint, let the record name it, and remove the one before.
 
-    Whatever moment a run is killed at, the record names a checkpoint that is whole.
+    Whenever a run is killed, the record names a complete checkpoint.
 
     Args:
         run: the run, between two epochs.

@@ -105,8 +105,8 @@ class _Training:
         else:
             raise self._wrong(
                 "data.train",
-                f"gave no batch for epoch {epoch + 1}",
-                "it is called once for each epoch, and returns all batches anew each time"
+                f"returned no batch for epoch {epoch + 1}",
+                "it is called once for each epoch, and must return all batches each time"
                 if epoch
                 else "return a list, a DataLoader or a generator with at least one batch",
             )
@@ -143,7 +143,7 @@ class _Training:
         if not total.requires_grad:
             raise self._wrong(
                 "loop.loss",
-                "the loss does not depend on what the model learns",
+                "the loss does not depend on the parameters of the model",
                 "return a tensor that is computed from the output, without .item() or .detach()",
             )
         torch.autograd.backward(total)
@@ -164,7 +164,7 @@ class _Training:
             except TypeError as misfit:
                 raise self._wrong(
                     "data.train",
-                    f"gave the model {kind_of(inputs)}, and its forward takes {taken}: {misfit}",
+                    f"gave the model {kind_of(inputs)}, but its forward takes {taken}: {misfit}",
                     "a list or tuple is spread over its arguments, a mapping over its keywords",
                 ) from error
             raise

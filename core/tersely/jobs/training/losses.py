@@ -13,7 +13,7 @@ from tersely.document.rules.loop import NO_TASK
 from tersely.errors import ConfigError, Problem
 
 OWN_LOSS = "output"
-"""The loss that the model computes by itself."""
+"""The loss that the model itself computes."""
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": functional.cross_entropy,
@@ -71,7 +71,7 @@ class TaskLoss:
             targets: what `split` returned with the inputs.
 
         Raises:
-            ConfigError: output and targets do not fit the loss, or it is no single number.
+            ConfigError: output and targets do not fit the loss, or it is not a single number.
         """
         if self.name == NO_TASK:
             return None

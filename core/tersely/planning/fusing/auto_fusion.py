@@ -124,7 +124,7 @@ def _run(
         return sole_consumers(model, example_inputs, modules)
     except Exception as error:  # the user's forward may raise anything
         raise PlanError(
-            "the model does not run with the example inputs, which is how fuse_names are found: "
+            "the model does not run with the example inputs, as finding fuse_names requires: "
             f"{type(error).__name__}: {error}"
         ) from error
 

@@ -40,9 +40,9 @@ def fuse_automatically(draft: Draft, example_inputs: Any) -> None:
         draft.blame(
             place,
             None,
-            "'auto' runs the model to see what reads the output of each layer, and there "
-            "are no example inputs; give example_inputs to tersely.plan or tersely.attach, "
-            "data.example to a job, or --example to tersely plan",
+            "'auto' runs the model to see what reads the output of each layer, but there are no "
+            "example inputs; give example_inputs to tersely.plan or tersely.attach, data.example "
+            "to a job, or --example to tersely plan",
         )
         return
     chains, obstacle = _chains(draft, example_inputs)
@@ -70,7 +70,7 @@ def fuse_automatically(draft: Draft, example_inputs: Any) -> None:
 def _chains(draft: Draft, example_inputs: Any) -> tuple[dict[str, list[tuple[str, ...]]], str]:
     """Return what folds by the path of its entry, or why that is not known."""
     if example_inputs is None:
-        return {}, "there are no example inputs to find out with what folds; give them, as for auto"
+        return {}, "there are no example inputs to find what can be folded; give them, as for auto"
     model: nn.Module = draft.universe.modules[0]
     try:
         return fold_chains(model, draft.finish(), draft.owners, example_inputs), ""
@@ -90,7 +90,7 @@ def _divides_inputs(stage: Stage) -> str:
     quantizers = registry().quantizers
     info = quantizers.info(stage.algorithm)
     if is_declared(Equalizes, quantizers[stage.algorithm], info):
-        return f"{stage.algorithm} needs them to take the factors of inputs"
+        return f"{stage.algorithm} needs them to absorb the factors of inputs"
     return ""
 
 
@@ -112,8 +112,8 @@ def _leaves_norms(draft: Draft, stage: Stage, folds: FuseNames | None) -> bool:
 
 def _unfolded(stage: Stage, why: str) -> str:
     return (
-        f"{stage.path}: the preset leaves batch norms layers of their own, which run in floats: "
-        f"{why}, or say fuse_names: none"
+        f"{stage.path}: the preset does not fold batch norms, so they run in floats: {why}; to "
+        "keep them without this hint, write fuse_names: none"
     )
 
 

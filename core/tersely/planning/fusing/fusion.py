@@ -126,8 +126,8 @@ def _problems(
     names: Sequence[str], positions: Sequence[int], configured: set[int], *, draft: Draft
 ) -> list[str]:
     found = [
-        f"{name!r} is configured besides being folded into {names[0]!r}; leave it out of op_names "
-        "or out of the tuple"
+        f"{name!r} is both configured and folded into {names[0]!r}; leave it out of op_names or "
+        "out of the tuple"
         for name, position in zip(names[1:], positions[1:], strict=True)
         if position in configured
     ]

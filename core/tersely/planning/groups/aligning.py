@@ -1,4 +1,4 @@
-"""Checks of targets that follow others: sources, circles and dimensions (rule B7)."""
+"""Checks of targets that follow others: sources, cycles and dimensions (rule B7)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _check_circle(target: TargetPlan, draft: Draft, settled: set[int]) -> None:
             members = list(chain.values())
             circle = members[list(chain).index(id(current)) :]
             names = " -> ".join(one.name for one in [*circle, current])
-            draft.blame(current.origin.path, current.name, f"align goes in a circle: {names}")
+            draft.blame(current.origin.path, current.name, f"align forms a cycle: {names}")
             break
         chain[id(current)] = current
         current = align_source(current, draft) if current.align is not None else None

@@ -46,9 +46,9 @@ def _group_stage(draft: Draft, number: int, stage: Stage, example_inputs: Any) -
         draft.blame(
             place,
             None,
-            "'auto' runs the model to follow its channels, and there are no example "
-            "inputs; give example_inputs to tersely.plan or tersely.attach, data.example to a "
-            "job, or --example to tersely plan",
+            "'auto' runs the model to follow its channels, but there are no example inputs; give "
+            "example_inputs to tersely.plan or tersely.attach, data.example to a job, or --example "
+            "to tersely plan",
         )
         return
     record = tracer_record()

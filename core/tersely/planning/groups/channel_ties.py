@@ -77,7 +77,7 @@ def trace_channels(
 
 
 def is_of_channels(target: TargetPlan) -> bool:
-    """Tell whether a pruning target decides on output channels by itself.
+    """Tell whether a pruning target decides on its own output channels.
 
     Args:
         target: the target.
@@ -126,9 +126,9 @@ def ties_of(
     if loose:
         remark = (
             f"{', '.join(loose)}: several output channels of one weight belong together, as in a "
-            "packed projection of query, key and value, and no key can say so; "
-            "internal_metric_block keeps its parts equally long, but which channels go may differ "
-            "between them; use separate projections, or leave it out with exclude_op_names"
+            "packed projection of query, key and value, which no key can express; "
+            "internal_metric_block keeps its parts equally long, but may remove different channels "
+            "of each; use separate projections, or leave it out with exclude_op_names"
         )
     return ties, remark
 

@@ -62,13 +62,13 @@ def _problem(target: TargetPlan) -> str | None:
         )
     if target.kind != "parameter" or target.pruning.is_additive:
         return (
-            "counts what shrinking removes, and only masks that multiply parameters let something "
-            "go; leave it out for inputs, outputs and apply_method: add"
+            "counts what shrinking removes, but only masks that multiply parameters allow anything "
+            "to be removed; leave it out for inputs, outputs and apply_method: add"
         )
     if target.blocks is None or target.shape is None or _cuts_slices(target):
         return None
     return (
-        "counts what shrinking removes, and masks of single elements remove nothing; ask for "
+        "counts what shrinking removes, but masks of single elements remove nothing; write "
         "granularity: out_channel (or in_channel), or an algorithm that prunes channels, such as "
         "l1_norm"
     )
@@ -120,7 +120,7 @@ def need_example_to_count(plan: Plan, example_inputs: Any) -> None:
     if target is not None:
         raise PlanError(
             f"{target.origin.path}: budget {target.pruning.budget!r} counts what shrinking "
-            "removes, for which the model is run, and there are no example inputs; give "
+            "removes, which is found by running the model, but there are no example inputs; give "
             "example_inputs to tersely.attach or tersely.prune, or data.example to a job",
             **target.place,
         )

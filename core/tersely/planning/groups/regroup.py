@@ -67,7 +67,7 @@ def regroup(
 
     An entry is split: modules with something to say get entries of their own, one for all that
     have the same to say, which name them and copy every other key; the entry itself then excludes
-    them. They stand where the entry stood, so that nothing changes about which entry comes first.
+    them. They take the place of the entry, so the order of precedence does not change.
 
     Args:
         config_list: the entries as the user wrote them; not changed.

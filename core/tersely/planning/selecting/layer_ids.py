@@ -1,10 +1,10 @@
-"""Group ids that stand for one group in each repeated block of a model (rule B5.6)."""
+"""Group ids that mean one group in each repeated block of a model (rule B5.6)."""
 
 from __future__ import annotations
 
 import attrs
 
-from tersely.contracts.settings import PruningSetting
+from tersely.contracts.settings import PruningSetting, Setting
 from tersely.planning.stages.draft import Draft
 
 LAYER = "{layer}"
@@ -12,19 +12,20 @@ _KEYS = ("global_group_id", "dependency_group_id")
 
 
 def spell_layers(draft: Draft) -> None:
-    """Replace ``{layer}`` in group ids by the block that a target stands in.
+    """Replace ``{layer}`` in group ids by the block that a target is in.
 
     Args:
         draft: the plan so far; its targets are replaced, what is wrong is added to its problems.
     """
-    written: dict[int, dict[str, str]] = {}
+    all_settings = {id(one.setting): one.setting for one in draft.targets if one is not None}
+    written = {key: _templates(setting) for key, setting in all_settings.items()}
+    if not any(written.values()):
+        return
     settings: dict[tuple[int, str], PruningSetting] = {}
     for index, target in enumerate(draft.targets):
         if target is None or not isinstance(setting := target.setting, PruningSetting):
             continue
-        templates = written.get(id(setting))
-        if templates is None:
-            templates = written[id(setting)] = _templates(setting)
+        templates = written[id(setting)]
         if not templates:
             continue
         layer = layer_of(target.module)
@@ -46,7 +47,7 @@ def spell_layers(draft: Draft) -> None:
 
 
 def layer_of(module: str) -> str | None:
-    """Return the repeated block that a module is or stands in, or None where it stands in none.
+    """Return the repeated block that a module is or is part of, or None.
 
     Args:
         module: its full name.
@@ -62,6 +63,8 @@ def layer_of(module: str) -> str | None:
     return None
 
 
-def _templates(setting: PruningSetting) -> dict[str, str]:
+def _templates(setting: Setting) -> dict[str, str]:
+    if not isinstance(setting, PruningSetting):
+        return {}
     found = {key: getattr(setting, key) for key in _KEYS}
     return {key: value for key, value in found.items() if isinstance(value, str) and LAYER in value}

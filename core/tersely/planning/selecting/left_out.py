@@ -45,8 +45,8 @@ def derived_types_hint(draft: Draft, stage: Stage, derived: Mapping[int, str]) -
     ]
     return (
         f"{stage.path}: {total} {'module is' if total == 1 else 'modules are'} not selected, "
-        f"because op_types takes exact types: {', '.join(kinds)}; where you mean them, name these "
-        "types in op_types too, with target_names"
+        f"because op_types matches exact types: {', '.join(kinds)}; to include them, add these "
+        "types to op_types, with target_names"
     )
 
 

@@ -42,8 +42,8 @@ def obstacle(module: nn.Module, target: str, tensor: Tensor) -> str | None:
         return "it has no shape yet; run one batch through the model first"
     if _is_expanded(tensor):
         return (
-            "it is expanded, so several of its elements are one number in memory; give the module "
-            "a parameter of its own, made of .clone()"
+            "it is expanded, so several of its elements share memory; give the module its own "
+            "parameter, made with .clone()"
         )
     if not tensor.is_floating_point():
         return f"it has dtype {tensor.dtype}; only floating-point tensors can be compressed"
@@ -118,18 +118,22 @@ def holder_of(module: nn.Module, target: str) -> str | None:
             "torch.nn.utils.parametrize.remove_parametrizations first"
         )
     if f"{target}_orig" in parameters and f"{target}_u" in module._buffers:
-        return "it is held by spectral_norm; call torch.nn.utils.remove_spectral_norm first"
+        return (
+            "it is reparametrized by spectral_norm; call torch.nn.utils.remove_spectral_norm first"
+        )
     if f"{target}_orig" in parameters:
-        return "it is held by torch.nn.utils.prune; call torch.nn.utils.prune.remove first"
+        return (
+            "it is reparametrized by torch.nn.utils.prune; call torch.nn.utils.prune.remove first"
+        )
     if f"{target}_g" in parameters and f"{target}_v" in parameters:
-        return "it is held by weight_norm; call torch.nn.utils.remove_weight_norm first"
+        return "it is reparametrized by weight_norm; call torch.nn.utils.remove_weight_norm first"
     is_computed = isinstance(getattr(type(module), target, None), property)
     if is_computed or isinstance(module.__dict__.get(target), Tensor):
         names = ", ".join(own_names(module)) or "none"
         return (
-            "it is a tensor that the module computes or keeps, and neither a parameter nor a "
-            f"buffer; name what it comes from in target_names (the module has {names}), or leave "
-            "the module out with exclude_op_names"
+            "it is a tensor that the module computes or stores, but neither a parameter nor a "
+            f"buffer; name what it is computed from in target_names (the module has {names}), or "
+            "leave the module out with exclude_op_names"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Which names a pattern matches, in bounded time: backtracking can take longer than the universe.
+"""Which names a pattern matches, in bounded time: backtracking can take practically forever.
 
 Almost every pattern is matched at once. One whose form allows catastrophic backtracking is matched
 in a process of its own, which the operating system ends when its time is used up: Python's engine
@@ -54,7 +54,7 @@ def matches(pattern: str, names: Sequence[str], *, path: str) -> list[int]:
     Args:
         pattern: a valid regular expression.
         names: the names.
-        path: where the pattern stands in the document.
+        path: the place of the pattern in the document.
 
     Raises:
         PlanError: matching takes too long.
@@ -148,7 +148,7 @@ def _too_long(pattern: str, path: str) -> PlanError:
     shown = pattern if len(pattern) <= _SHORT else f"{pattern[:_SHORT]}..."
     return PlanError(
         f"{path}: {shown!r} takes more than {SECONDS} seconds to match the names of this model, "
-        "because a repetition stands inside another or too many follow one another; write "
+        "because repetitions are nested or too many follow one another; write "
         r"[^.]* for a part of a name, or list the names in op_names",
         path=path,
     )

@@ -82,8 +82,9 @@ class Universe:
     def by_class(self) -> dict[type[nn.Module], list[int]]:
         """The user's class -> positions of its modules."""
         found: dict[type[nn.Module], list[int]] = {}
+        users = {cls: original_class(cls) for cls in dict.fromkeys(map(type, self.modules))}
         for position, module in enumerate(self.modules):
-            found.setdefault(original_class(type(module)), []).append(position)
+            found.setdefault(users[type(module)], []).append(position)
         return found
 
     def classes(self, type_name: str) -> list[type[nn.Module]]:

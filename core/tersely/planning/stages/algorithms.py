@@ -214,15 +214,15 @@ def _warn_of_likeness(made: object, ability: type[Ability], head: str) -> None:
     for name in _likenesses(made, ability):
         warnings.warn(
             f"{head} has a method {name}() that looks like that of {ability.__name__}, which it "
-            "does not declare, so nothing calls it; inherit from tersely.contracts."
-            f"{ability.__name__}, or rename the method",
+            "does not declare, so it is never called; inherit from "
+            f"tersely.contracts.{ability.__name__}, or rename the method",
             PluginWarning,
             stacklevel=5,
         )
 
 
 def _likenesses(made: object, ability: type[Ability]) -> Iterator[str]:
-    # What an ability inherits from another one is told of that one.
+    # What an ability inherits from another one is reported for that one.
     for name in sorted(ability.__abstractmethods__.intersection(vars(ability))):
         own = getattr(type(made), name, None)
         if inspect.isfunction(own) and _arguments(own) == _arguments(getattr(ability, name)):

@@ -11,7 +11,7 @@ def descriptor_of(stage: Stage) -> PrunerInfo | QuantizerInfo | None:
     """Return the descriptor of a stage's algorithm, or None for distillation.
 
     Raises:
-        UnknownPluginError: nobody provides the algorithm any more.
+        UnknownPluginError: no plugin provides the algorithm any more.
     """
     if stage.method == "pruning":
         return registry().pruners.info(stage.algorithm)

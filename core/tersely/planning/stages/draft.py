@@ -152,8 +152,8 @@ class Draft:
             self.blame(
                 target.origin.path,
                 target.name,
-                f"{earlier.origin.path} has it for {target.method} in another period, and one "
-                "stage decides on a target from beginning to end; leave it out of one of them",
+                f"{earlier.origin.path} has it for {target.method} in another period, but a target "
+                "belongs to one stage from beginning to end; leave it out of one of them",
             )
             return
         policy = self.policy(target.method)
@@ -216,7 +216,7 @@ class Draft:
         return None if found is None else self.targets[found]
 
     def finish(self) -> Plan:
-        """Return the plan as it stands, with what was found wrong left in ``problems``."""
+        """Return the plan so far; what is wrong stays in ``problems``."""
         targets = [target for target in self.targets if target is not None]
         if any(len(stage.entries) > 1 for stage in self.recipe.stages):
             # Entries come in any order, and the order of targets settles ties (rule S5).

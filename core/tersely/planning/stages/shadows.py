@@ -48,7 +48,7 @@ class Shadows(Sequence[Shadowed]):
             loser: the entry without effect.
         """
         run = self._runs[-1] if self._runs else None
-        # Modules of one entry share the object that says where it stands.
+        # Modules of one entry share the object that locates it.
         if run is None or run.winner is not winner or run.loser is not loser:
             run = _Run(self._length, method, winner, loser)
             self._runs.append(run)

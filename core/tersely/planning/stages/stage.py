@@ -66,7 +66,7 @@ class _StagePlanner:
         number: its index in the recipe.
         info: its algorithm's descriptor, or None for distillation.
         shared: class -> what its modules share under the entry at hand, None when they have no
-            targets; classes whose modules differ also stand with the names of their parameters.
+            targets; classes whose modules differ are also keyed by the names of their parameters.
         selected: positions of the modules that the stage selects.
         derived: position of a module of a subclass of a named type -> the named type.
         barred: identity of a tied tensor that the entry at hand excludes under another name ->

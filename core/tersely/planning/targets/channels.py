@@ -22,6 +22,9 @@ def follow_channels(plan: Plan, draft: Draft) -> Plan:
         plan: a plan without problems.
         draft: what it was made from.
     """
+    settings = {id(target.setting): target for target in plan.targets}
+    if all(one.align is None for one in settings.values()):
+        return plan
     known: dict[int, int] = {}
     targets = tuple(
         attrs.evolve(target, channel_dim=_channel_dim(target, draft, known))

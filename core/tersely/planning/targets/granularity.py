@@ -63,7 +63,7 @@ class InForce:
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether each call's tensor is cut by itself, sample by sample."""
+        """Whether each call's tensor is divided separately, sample by sample."""
         return self.info is not None and self.info.is_dynamic
 
 
@@ -194,20 +194,20 @@ def _check_numbering(
     is_activation = target.kind in ("input", "output")
     if target.method == "quantization" and is_activation:
         raise ValueError(
-            f"granularity {shown(value)} numbers its blocks, and scales of inputs and outputs "
-            f"belong to lengths; write default or per_channel for {target.target}"
+            f"granularity {shown(value)} has numbered blocks, but scales of inputs and outputs "
+            f"need rectangular blocks; write default or per_channel for {target.target}"
         )
     of_sample = Numbering(renumber(numbering.numbers[0])[0]) if is_activation else numbering
     if of_sample.shuffles_vector:
         raise ValueError(
-            f"granularity {shown(value)} numbers each element of a vector by itself and in another "
-            "order, so that one value per block could be taken for one per element; number them "
-            "in their own order"
+            f"granularity {shown(value)} makes each element of a vector a block, but does not "
+            "number the blocks in the order of the elements, so values per block and per element "
+            "could be confused; number them in that order"
         )
     if target.expert is not None:
         raise ValueError(
-            f"granularity {shown(value)} numbers its blocks, and those of experts that lie in one "
-            f"parameter are cut by lengths alone; write another granularity for {target.target}"
+            f"granularity {shown(value)} has numbered blocks, but experts stacked in one parameter "
+            f"need rectangular blocks; write another granularity for {target.target}"
         )
 
 
@@ -229,7 +229,9 @@ def _divide_experts(
     try:
         blocks = divide(value, plan_of_expert(target, 0), shape[1:], info)
     except ValueError as error:
-        raise ValueError(f"{error} (each of its {shape[0]} experts is divided alike)") from None
+        raise ValueError(
+            f"{error} (each of its {shape[0]} experts is divided in the same way)"
+        ) from None
     return blocks_of_experts(blocks, target.method)
 
 
@@ -256,7 +258,7 @@ def output_blocks(shape: Sequence[int], dim: int, *, groups: int = 1) -> Blocks:
         shape: the weight's shape.
         dim: the dimension that counts output channels.
         groups: how often they repeat along dimension 0; as many runs of it have channels of their
-            own, which lie in the order of the outputs.
+            own, in the order of the outputs.
     """
     blocks = channel_blocks(len(shape), dim)
     is_repeated = groups > 1 and dim % len(shape) != 0 and shape[0] % groups == 0

@@ -40,12 +40,14 @@ def groups_of(targets: Sequence[TargetPlan]) -> list[list[int]]:
 
 
 def join_targets(plan: Plan, draft: Draft) -> Plan:
-    """Return a plan whose joined targets stand in the order written, each with its own link.
+    """Return a plan with joined targets in the order written, each with its own link.
 
     Args:
         plan: the plan.
         draft: where problems are collected.
     """
+    if all(stage.method != "distillation" for stage in plan.recipe.stages):
+        return plan
     if not any(is_joined(target) for target in plan.targets):
         return plan
     targets = list(plan.targets)
@@ -81,8 +83,8 @@ def _problem(group: list[TargetPlan]) -> str | None:
     if wanted is not None and len(group) != wanted:
         return (
             f"{setting.loss} takes {wanted} targets of an entry together, and this entry has "
-            f"{len(group)} for it: {names}; write one entry for each {wanted}, and leave targets "
-            "out that another entry has"
+            f"{len(group)} for it: {names}; write one entry for each {wanted}, and leave out "
+            "targets that another entry configures"
         )
     if setting.projection is not None:
         return f"{setting.loss} takes several targets, which 'projection' cannot map; remove it"

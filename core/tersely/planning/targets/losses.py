@@ -70,7 +70,7 @@ def _check_alone(target: TargetPlan, draft: Draft) -> None:
 
 
 def class_dimension_warnings(targets: Iterable[TargetPlan]) -> Iterator[str]:
-    """Yield every target whose loss looks for classes where positions lie.
+    """Yield every target whose loss looks for classes in a dimension of positions.
 
     Args:
         targets: a plan's targets.

@@ -1,4 +1,4 @@
-"""Factors of inputs, folded permanently into what produces those inputs (rule Q8)."""
+"""Factors of inputs, folded permanently into what produces those inputs (rule Q4.5)."""
 
 from __future__ import annotations
 
@@ -97,15 +97,15 @@ def _obstacle(
 ) -> str | None:
     producer = one.producer
     if any(not torch.equal(_factors(bound), one.factors) for bound in one.targets):
-        return f"weights that read {producer.name} have other factors"
+        return f"weights that read {producer.name} have different factors"
     form = producer.form
     if not form.fits(producer.module, one.factors.shape[-1]) or not form.allows(one.factors):
-        return f"{producer.name} has another shape than when it was found"
+        return f"{producer.name} has changed its shape since it was found"
     for bound, parameters in qparams:
         if one.makes(bound) and _divided(bound, parameters, one) is None:
             return (
-                f"{bound.plan.name} makes it, and its output channels share a scale; granularity: "
-                "per_channel gives each its own"
+                f"{bound.plan.name} produces it, but its output channels share a scale; "
+                "granularity: per_channel gives each its own"
             )
     return None
 

@@ -1,6 +1,6 @@
 """Which output channels of a module are the input channels of a weight, where they are not all.
 
-What lies between a projection and the weight that reads it, for H heads of size d:
+What is between a projection and the weight that reads it, for H heads of size d:
 
 ==============================  ==========================================================
 outputs of the module           what reads it
@@ -28,7 +28,7 @@ _COUNT = [instance_of(int), ge(1)]
 
 _USUAL = 64
 _GUESSES = 6
-"""How many sizes of heads are tried where the model states none, the nearest to the usual one."""
+"""How many head sizes are tried if the model states none, those nearest to the usual one."""
 
 
 @attrs.frozen
@@ -166,7 +166,7 @@ def row_layouts(outputs: int, inputs: int, *, heads: Collection[int] = ()) -> It
 
 
 def _sizes(channels: int, heads: Collection[int]) -> list[int]:
-    # A single channel is no head, and one run of all channels is one head.
+    # A single channel is not a head, and one run of all channels is one head.
     sizes = [size for size in range(channels, 1, -1) if channels % size == 0]
     if heads:
         return [size for size in sizes if size in heads]

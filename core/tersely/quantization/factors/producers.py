@@ -27,12 +27,12 @@ from tersely.quantization.factors.recording import Record
 from tersely.quantization.factors.trials import NOT_ALONE, ZERO, Candidate, Trials
 
 NOTHING_MAKES_IT = "no module with as many outputs comes before them"
-_NO_BATCH = "there are no calibration batches to find out by what makes it"
+_NO_BATCH = "there are no calibration batches to find out what produces it"
 
-_OF_ONE_EXPERT = "each expert has factors of its own, and no rows of its matrices make the input"
+_OF_ONE_EXPERT = "each expert has its own factors, and no rows of its matrices produce the input"
 
 _FEW = 8
-"""Up to how many candidates of one kind are tried one by one after the first one failed."""
+"""The most candidates of one kind that are tried one by one after the first one failed."""
 
 
 @attrs.frozen(eq=False)
@@ -130,7 +130,7 @@ def find_producers(
             producer = Producer(candidate.module, name, candidate.form)
             found.update((bound, producer) for bound in group)
         else:
-            reason = reasons.get(group, "not all processes found what makes it")
+            reason = reasons.get(group, "not all processes found what produces it")
             found.update((bound, reason) for bound in group)
     return found
 
@@ -214,7 +214,7 @@ def _sifted(
 ) -> tuple[list[Candidate], dict[Group, str]]:
     reference = trials.reference()
     if trials.reference() != reference:
-        return [], dict.fromkeys(groups, "the model computes something else in every call")
+        return [], dict.fromkeys(groups, "the model computes different outputs in every call")
     if is_sample and not trials.readers.keys() <= set(reference.order):
         raise _TooLittle
 
@@ -232,7 +232,7 @@ def _sifted(
         for search in waiting:
             first = search.candidates[0]
             if first.module in fused:
-                search.fail("a module that fuse_names folds makes it")
+                search.fail("a module that fuse_names folds produces it")
             elif first.module not in taken:
                 taken.add(first.module)
                 round_of[first] = search

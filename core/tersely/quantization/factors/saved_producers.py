@@ -49,8 +49,8 @@ def rebuilt_producers(
         bound = by_name.get(name)
         if bound is None:
             raise SessionFileError(
-                f"the saved session has factors of {name!r}, which is no target of this session; "
-                "load it with the recipe and the model that it was saved with",
+                f"the saved session has factors of {name!r}, which is not a target of this "
+                "session; load it with the recipe and the model that it was saved with",
                 target=name,
             )
         if isinstance(one, str):
@@ -59,7 +59,7 @@ def rebuilt_producers(
         if one["module"] not in universe.index:
             raise SessionFileError(
                 f"the saved session folds factors of {name!r} into {one['module']!r}, which the "
-                "model has not; load it with the model that it was saved with",
+                "model does not have; load it with the model that it was saved with",
                 target=name,
             )
         module = universe.modules[universe.index[one["module"]]]

@@ -5,7 +5,7 @@ in these weights. Which powers differs from channel to channel, and channels tha
 trial grow apart in another, so that no module passes all that puts channels in another order. It
 differs from weight to weight too, so that modules which make an input by their sum do not pass when
 several are tried at once. Powers of two commute with every rounding, so where nothing else reads
-the channels, every other module computes the same, bit for bit, whatever lies between: activations
+the channels, every other module computes the same, bit for bit, whatever is in between: activations
 that keep factors, products with a gate, the sums of attention. No graph is needed, and none can be
 read wrongly.
 """
@@ -29,12 +29,12 @@ from tersely.quantization.factors.recording import Record, recording, tensors_in
 from tersely.quantization.ranges import RangeObservers
 
 ZERO = "their input was zero in the first batch of calibration"
-NOT_ALONE = "no module makes their input alone"
-"""The reason that says least: a candidate was not even near."""
+NOT_ALONE = "no single module produces their input"
+"""The least specific reason: no candidate came close."""
 
 
 ALIKE = "their channels grow alike in a trial"
-"""What only some candidates tried at once can have; each is tried alone then."""
+"""A reason that may hold only for candidates tried together; each is then tried alone."""
 
 _HIGHEST, _HIGHEST_IN_HALF = 7, 2
 """The highest power of two; half precision has few exponents."""
@@ -214,7 +214,7 @@ class Trials:
             if side == "input" and module in scaled:
                 continue
             if found.quantized.get((module, side)) != values:
-                return f"an {side} between them and what makes their input is quantized"
+                return f"an {side} between them and what produces their input is quantized"
         return None
 
 

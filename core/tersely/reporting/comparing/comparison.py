@@ -61,7 +61,7 @@ class Measure:
 
 @attrs.frozen(kw_only=True)
 class Layer:
-    """A target that not all runs treat alike.
+    """A target that not all runs treat the same way.
 
     Attributes:
         name: the target's full name.
@@ -122,7 +122,7 @@ class Comparison:
 
     @property
     def versions(self) -> dict[str, str]:
-        """What took part, as ``tersely 0.1.0, ...`` -> the names of the runs that had it."""
+        """The versions used, as ``tersely 0.1.0, ...`` -> the names of the runs that used them."""
         found: dict[str, list[str]] = {}
         for run in self.runs:
             spelled = ", ".join(f"{name} {one}" for name, one in run.report.versions.items())

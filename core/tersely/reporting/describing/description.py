@@ -219,7 +219,7 @@ def _remarks(
     quantized = [row for row in begun if row.method == "quantization" and not row.dynamic]
     if without := [row.name for row in quantized if row.scales is None]:
         names = ", ".join(fold_names(without))
-        text = f"there is no scale yet of {names}; call session.compress()"
+        text = f"there is no scale yet for {names}; call session.compress()"
         yield Remark(kind="progress", text=text)
     for path in session.to_shrink:
         text = f"{path} ends with shrink, which was not done yet"

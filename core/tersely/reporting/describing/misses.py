@@ -91,7 +91,7 @@ def shared_group(target: TargetPlan) -> str | int | None:
     setting = target.setting
     if not isinstance(setting, PruningSetting) or setting.sparse_ratio is None:
         return None
-    if setting.is_counted_small:  # its ratio is no share of elements
+    if setting.is_counted_small:  # its ratio is not a share of elements
         return None
     return setting.global_group_id
 

@@ -1,4 +1,4 @@
-"""Measure candidates in turns, so that what else the machine does falls on all of them alike."""
+"""Measure candidates in turns, so that other load on the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def benchmark(
 def in_parts(
     candidates: Mapping[str, Callable[[], object]], *, threads: int, seconds: float, parts: int
 ) -> Callable[[], float]:
-    """Prepare a measurement that is made in parts, so that other work can lie between them.
+    """Prepare a measurement that is made in parts, with other work between them.
 
     What disturbs the machine for a while then falls on one part and not on all.
 

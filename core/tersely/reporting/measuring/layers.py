@@ -69,7 +69,7 @@ def largest_weights(names: Sequence[tuple[str, str, int]]) -> dict[str, str]:
     """Return module -> its largest parameter among the targets, or empty where it has none.
 
     Args:
-        names: module, target and number of elements; no elements for what is no parameter.
+        names: module, target and number of elements; no elements for anything but a parameter.
     """
     largest: dict[str, tuple[str, int]] = {}
     for module, target, elements in names:

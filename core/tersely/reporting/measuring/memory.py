@@ -27,7 +27,7 @@ class Peak:
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """Measure by how much the memory in use grows inside of a block, at its highest.
+    """Measure the peak growth of the memory in use inside a block.
 
     Where CUDA is in use, that of the current device counts; else that of the process, whatever
     allocates it, which Linux alone tells.

@@ -75,7 +75,7 @@ class PageRow:
 
 @attrs.frozen
 class RowGroup:
-    """Targets that are treated alike and whose names differ in numbers of blocks only.
+    """Targets that are treated the same way and whose names differ only in numbers of blocks.
 
     Attributes:
         name: the pattern of their names.
@@ -87,7 +87,7 @@ class RowGroup:
 
     @property
     def first(self) -> PageRow:
-        """The first of them, which stands for all in what they share."""
+        """The first of them, which represents all in what they share."""
         return self.rows[0]
 
     @property
@@ -97,7 +97,7 @@ class RowGroup:
         return _merged(layers) if layers else None
 
     def span(self, attribute: str, spell: Callable[[float], str]) -> str:
-        """Return the smallest and the largest value of the rows, or one where they are alike.
+        """Return the smallest and the largest value of the rows, or one value if they are equal.
 
         Args:
             attribute: sparsity, removed, bits or signal.

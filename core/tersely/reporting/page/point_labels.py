@@ -60,7 +60,7 @@ def label_points(
 
 
 def place_labels(dots: Sequence[Point], widths: Sequence[float], *, bounds: Box) -> list[Box]:
-    """Return where labels stand: as near to their points as leaves everything readable.
+    """Return the places of labels: as near to their points as keeps everything readable.
 
     Args:
         dots: where the points are.

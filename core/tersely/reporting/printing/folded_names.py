@@ -14,7 +14,7 @@ _RUN = 3
 
 
 def fold_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return patterns that stand for names, each name in exactly one of them.
+    """Return patterns that represent names, each name in exactly one of them.
 
     Names of equal length that differ in one place are put together, from the last place to the
     first, so that the parts inside a block are listed before the blocks are counted.
@@ -30,7 +30,7 @@ def fold_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def fold_groups(names: Iterable[str]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Return the patterns of `fold_names`, each with the names that it stands for.
+    """Return the patterns of `fold_names`, each with the names that it represents.
 
     Args:
         names: as for `fold_names`.

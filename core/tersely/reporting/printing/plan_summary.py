@@ -30,7 +30,7 @@ _EXAMPLES = 2
 def summarize_plan(plan: Plan, model: nn.Module | None = None, *, width: int = 80) -> str:
     """Return what a plan does as a few lines for people.
 
-    Modules that are treated alike are one paragraph: how many they are, how many weights they
+    Modules that are treated the same way are one paragraph: their number, how many weights they
     have, what is done to each of their tensors, and their names, with repeated blocks as patterns
     such as ``layer.{0..5}.{query,key,value}``. ``print(plan)`` shows a row for each target.
 
@@ -56,7 +56,7 @@ def summarize_plan(plan: Plan, model: nn.Module | None = None, *, width: int = 8
 
 @attrs.frozen
 class _Group:
-    """Modules of one type that a stage treats alike.
+    """Modules of one type that a stage treats the same way.
 
     Attributes:
         module_type: their class name.

@@ -14,7 +14,7 @@ from tersely.reporting.rows import ReportRow
 from tersely.shrinking.report import Shrunk, Smaller
 from tersely.text_table import Column, TextTable, boxed
 
-_ROWS = 400  # a table of tens of thousands of rows helps nobody; to_dict() has them all
+_ROWS = 400  # a longer table is of no use; to_dict() has all rows
 _MOMENTS = ("before", "trained", "compressed", "after")
 
 

@@ -191,7 +191,7 @@ def _is_in(unit: Unit, part: Part) -> bool:
 def _described(
     model: nn.Module, part: Part, calls: Sequence[Call], chosen: Choices
 ) -> dict[str, Json]:
-    """Return what identifies an entry of the table, equal for layers that are alike."""
+    """Return what identifies an entry of the table, equal for similar layers."""
     modules = [model.get_submodule(name) for name in part]
     settings = [
         [_within(part, target.name), target.algorithm, with_level(target, level)]

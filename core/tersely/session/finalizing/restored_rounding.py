@@ -31,7 +31,7 @@ _SETTING = ("quant_dtype", "quant_scheme", "granularity")
 def restore_rounding(model: nn.Module) -> nn.Module:
     """Round the inputs and outputs of a model that ``from_pretrained`` loaded as they were rounded.
 
-    A finished model whose inputs or outputs stay quantized says so in its config, which
+    A finished model whose inputs or outputs stay quantized records that in its config, which
     ``save_pretrained`` of Transformers writes. Its own class loads the weights and computes with
     inputs that are not rounded; this puts the rounding back.
 
@@ -43,7 +43,7 @@ def restore_rounding(model: nn.Module) -> nn.Module:
 
     Raises:
         SessionFileError: what the config says is damaged, or of another version of tersely.
-        PlanError: it does not fit the model, or the model is no module.
+        PlanError: it does not fit the model, or the model is not a module.
     """
     if not isinstance(model, nn.Module):
         raise PlanError(f"the model must be a torch.nn.Module, found {type(model).__name__}")

@@ -29,7 +29,7 @@ class Number:
     Attributes:
         old: the number.
         new: its new value.
-        is_unclear: whether it also stands for a size that does not change.
+        is_unclear: whether it also means a size that does not change.
     """
 
     old: int
@@ -49,7 +49,7 @@ def follow_literals(
 
     An integer of the module that runs the operator, or one in a tuple, with the value of a literal
     that has to change, takes the new value; the proof shows whether that was right. Where several
-    attributes have that value, or it also stands for something that stays, one choice after the
+    attributes have that value, or it also means something that stays, one choice after the
     other is tried, and so are attributes from which forward may compute the literal, as
     ``heads + 2``: those that are the size of a tensor which changes in the module. A number of an
     object that modules hold, as a config, changes where it does for all modules of one class.
@@ -109,7 +109,7 @@ def _all_changes(
 
 
 def _held(model: nn.Module, path: str, changes: Callable[[str], Mapping[int, Number]]) -> Choice:
-    """Numbers of what a module holds that change alike for all of its class that hold it."""
+    """Numbers in an object that a module holds, which change for all modules of its class."""
     module, own = model.get_submodule(path), changes(path)
     found = []
     for name, number in held_numbers(module).items():
@@ -140,7 +140,7 @@ def _changing(numbers: Mapping[int, set[int]]) -> list[Number]:
 
 
 def _own_count(module: nn.Module) -> str | None:
-    """The number that a literal of a module of torch stands for."""
+    """The number that a literal of a torch module means."""
     if isinstance(module, nn.modules.conv._ConvNd):
         return "groups"
     return "num_groups" if isinstance(module, nn.GroupNorm) else None

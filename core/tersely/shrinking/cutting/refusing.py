@@ -88,7 +88,7 @@ def need_options(optimizer: object, *, round_to: object, approximate: object) ->
         SessionError: one of them is invalid.
     """
     if not isinstance(round_to, int) or isinstance(round_to, bool) or round_to < 1:
-        raise SessionError(f"shrink() found round_to={round_to!r}; give a whole number from 1")
+        raise SessionError(f"shrink() found round_to={round_to!r}; give an integer of at least 1")
     if not isinstance(approximate, bool):
         raise SessionError(f"shrink() found approximate={approximate!r}; give True or False")
     if not isinstance(optimizer, torch.optim.Optimizer | None):

@@ -30,7 +30,7 @@ def flat_weights_kept(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_caches(model: nn.Module) -> Iterator[None]:
-    """Keep a language model from returning a cache, which is no tensor; a program is one call.
+    """Keep a language model from returning a cache, which is not a tensor; a program is one call.
 
     Args:
         model: the model, perhaps one of the transformers library.

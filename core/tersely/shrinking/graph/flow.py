@@ -219,7 +219,7 @@ class Trace:
         """Return the flow of an argument that is a tensor."""
         found = self.flow(argument)
         if found is None:
-            raise TypeError(f"{argument} is no tensor")
+            raise TypeError(f"{argument} is not a tensor")
         return found
 
     def root(self, name: str, shape: tuple[int, ...]) -> Flow:

@@ -14,7 +14,7 @@ class Ties(Labels):
     """Labels that record which channels belong together (mutable: filled in one walk).
 
     Reasons to keep a channel are not ties, so nothing is pinned here. Several layers of one tensor
-    are tied, and so is everything that one position stands for.
+    are tied, and so is everything that one position represents.
 
     Args:
         buffers: names of tensors that tie nothing, such as tables of positions that many layers
@@ -41,7 +41,7 @@ class Ties(Labels):
             self.doubts.setdefault(label, reason)
 
     def whole(self, layer: Layer, dims: Sequence[int]) -> Layer:
-        """Return labels (size 1 along dims) that go together with all that lies along dims.
+        """Return labels (size 1 along dims) that are tied to everything along dims.
 
         They go with nothing where all their own positions are one for another reason, as those of
         a head that is normalized: no such position ever goes in all heads.

@@ -251,7 +251,7 @@ def _only(flow: Flow, dim: int) -> tuple[Layer, ...]:
 
 
 def is_unpadded(node: Node) -> bool:
-    """Tell whether a convolution has no padding, so that it treats all positions alike.
+    """Tell whether a convolution has no padding, so that it treats all positions the same way.
 
     Args:
         node: the operator.

@@ -180,7 +180,7 @@ def _put(flow: Flow, put: Move, shape: tuple[int, ...], whole: Move) -> Flow:
     constant = None if flow.constant is None else settle(put(flow.constant))
     layers = tuple(reduced(put(layer)) for layer in flow.layers)
     moved = None if read is None else lambda: whole(read())
-    # Rows of the parameter itself are no rows of what is moved.
+    # Rows of the parameter itself are not rows of what is moved.
     return attrs.evolve(
         flow, shape=shape, layers=layers, constant=constant, read=moved, read_rows=None
     )

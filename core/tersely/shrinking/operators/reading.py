@@ -148,7 +148,7 @@ class Reader:
         sums: returns the contribution of one unit at each position to each output, float64, shape
             (outputs, positions); called when a constant is read.
         zeros: whether the weights of a position are zero, bool, shape (positions,).
-        sees_alike: whether it treats all positions alike, that is, has no padding.
+        sees_alike: whether it treats all positions the same way, that is, has no padding.
     """
 
     what: str

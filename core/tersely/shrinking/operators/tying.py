@@ -58,7 +58,8 @@ def tie_moved(trace: Trace, labels: Ties, node: Node, columns: Sequence[Sequence
                 labels.tie_along(layer, sorted(dims))
                 continue
             labels.doubt(
-                layer, f"{name} moves channels by a number that does not follow how many there are"
+                layer,
+                f"{name} moves channels by a number that does not follow from their count",
             )
 
 

@@ -145,7 +145,7 @@ def _predicted_literals(trace: Trace, solution: Solution, node: Node) -> Any:
 
 
 def _is_fibred(flow: Flow) -> bool:
-    """Tell whether each row of a weight loses different columns, which is no grid of positions."""
+    """Tell whether each row of a weight loses different columns, so that no grid remains."""
     return flow.name is not None and any(len(varying(layer)) > 1 for layer in flow.layers)
 
 

@@ -1,4 +1,4 @@
-"""The contract of exporters, and the sessions that it has them write.
+"""The contract of exporters and the sessions that they export.
 
 Private: import public names from `tersely`.
 """

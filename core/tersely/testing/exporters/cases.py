@@ -1,4 +1,4 @@
-"""Sessions that the contract of exporters tries to write, and others that differ in one way."""
+"""Sessions that the contract of exporters exports, and variants that differ in one way."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class ExportCase:
     """A way to prune and quantize two linear layers.
 
     Attributes:
-        name: what it is.
-        recipe: the stages; called with whether they are to be those that vary.
+        name: a description.
+        recipe: returns the stages; called with whether to return the variant.
         holds: what an exporter has to declare for it, see `tersely.ExporterInfo`; None for what
             any format may hold.
-        varies: what else of it varies, with the same weights.
+        varies: what else the variant changes, with the same weights.
     """
 
     name: str
@@ -48,14 +48,14 @@ class ExportCase:
     def session(
         self, change: Callable[[nn.Module], None] | None = None, *, is_other: bool = False
     ) -> Session:
-        """Return the session, with scales in force; the same at every call.
+        """Return the compressed session; the same at every call.
 
         Args:
             change: changes the model before it is compressed.
-            is_other: whether what varies is another one.
+            is_other: whether to use the variant.
         """
         generator = torch.Generator().manual_seed(0)
-        # Some formats have blocks of 32 along the inputs.
+        # Some formats use blocks of 32 inputs.
         model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)).eval()
         with torch.no_grad():
             for parameter in model.parameters():
@@ -69,8 +69,8 @@ class ExportCase:
         return session
 
     def others(self) -> Iterator[tuple[str, Session]]:
-        """Yield sessions that differ from the first one, and in what."""
-        yield "a row of a weight with other signs", self.session(_turn_a_row)
+        """Yield a description of the difference and a session that differs from the first."""
+        yield "a row of a weight with its signs flipped", self.session(_turn_a_row)
         yield "weights twice as large", self.session(_double)
         yield "another bias", self.session(_shift_biases)
         if self.varies:
@@ -78,10 +78,10 @@ class ExportCase:
 
 
 def export_cases(holds: Sequence[str]) -> Iterator[ExportCase]:
-    """Yield what an exporter is tried with.
+    """Yield the cases that an exporter is tried with.
 
     Args:
-        holds: what it declares to hold beyond the ordinary.
+        holds: the optional contents that it declares.
     """
     return (case for case in _CASES if case.holds is None or case.holds in holds)
 
@@ -92,7 +92,7 @@ def example_inputs() -> Tensor:
 
 
 def source_of(session: Session) -> ExportSource:
-    """Return a session as exporters see it.
+    """Return a session as exporters receive it.
 
     Args:
         session: a session of a case.
@@ -173,7 +173,7 @@ _CASES = (
         ),
     ),
     ExportCase("masked int8 weights", _masked(["0"]), varies="mask"),
-    ExportCase("masked weights beside int8 ones", _masked(["2"]), varies="mask"),
+    ExportCase("masked weights and int8 weights", _masked(["2"]), varies="mask"),
     ExportCase("weights whose inputs have factors", _by_factors, varies="set of factors"),
     ExportCase(
         "weights with a table of levels", _by_levels, holds="levels", varies="table of levels"

@@ -28,7 +28,7 @@ from tersely.testing.exporters.cases import ExportCase, example_inputs, export_c
 from tersely.testing.untouched.modules import untouched_modules
 from tersely.testing.untouched.random_state import untouched_random_state
 
-_CLOSE = 0.1  # of the largest output: runtimes sum in another order, and round between integers
+_CLOSE = 0.1  # of the largest output: runtimes sum in another order and may round ties differently
 
 
 @attrs.frozen(eq=False)
@@ -38,8 +38,8 @@ class _Written:
     Attributes:
         case: the case.
         session: its session.
-        exported: what the core says of it; None where it was refused.
-        folder: the folder that the files went to.
+        exported: the result of the export; None if it was refused.
+        folder: the folder of the files.
     """
 
     case: ExportCase
@@ -49,7 +49,7 @@ class _Written:
 
     @property
     def name(self) -> str:
-        """What the case is."""
+        """The description of the case."""
         return self.case.name
 
     def contents(self) -> dict[str, bytes]:
@@ -60,7 +60,7 @@ class _Written:
 
 @attrs.define(eq=False)
 class ExporterContract(Contract):
-    """What every exporter must meet: it refuses by name, or writes what its consumer confirms."""
+    """What every exporter must meet: it refuses a model with reasons, or writes a correct file."""
 
     kind: ClassVar[Kind] = "exporters"
 
@@ -78,32 +78,34 @@ class ExporterContract(Contract):
             self._written(case, case.session(), Path(folder))
 
     def check_refuses_or_writes(self) -> None:
-        """A model is refused with a reason before it is written, or written; one at least is."""
+        """Each model is written, or refused with a reason before that; at least one is written."""
         tried = [(one.name, one.exported) for one in self._tried()]
         names = ", ".join(name for name, _ in tried)
-        expect(any(found for _, found in tried), f"every model that was tried is refused: {names}")
+        expect(any(found for _, found in tried), f"every model that was tried was refused: {names}")
 
     def check_holds(self) -> None:
-        """What the descriptor's ``holds`` declares is written, not refused."""
+        """Everything that the descriptor's ``holds`` declares is written, not refused."""
         for one in self._tried():
             holds = one.case.holds
             expect(
                 holds is None or one.exported is not None,
-                f"{one.name}: holds declares {holds!r}, and the exporter refuses it",
+                f"{one.name}: holds declares {holds!r}, but the exporter refuses it",
             )
 
     def check_files(self) -> None:
-        """What it says that it wrote is there under its names, and it left nothing beside it."""
+        """The files it names exist under the expected names, and it leaves no others."""
         expect(
             self.info.suffix == "" or self.info.suffix.startswith("."),
             f"suffix is {self.info.suffix!r}, expected an ending such as '.onnx'",
         )
         for one in self._tried():
             beside = sorted(path.name for path in one.folder.parent.iterdir())
-            expect(beside == [one.folder.name], f"{one.name}: {beside} lie outside of its folder")
+            expect(
+                beside == [one.folder.name], f"{one.name}: it wrote outside of its folder: {beside}"
+            )
             left = sorted(path.name for path in one.folder.iterdir())
             if one.exported is None:
-                expect(not left, f"{one.name}: it is refused, and {left} were written")
+                expect(not left, f"{one.name}: it was refused, but {left} were written")
                 continue
             names = [path.name for path in one.exported.paths]
             main = f"model{self.info.suffix}"
@@ -112,12 +114,14 @@ class ExporterContract(Contract):
                 f"{one.name}: the main file is {names[0]}, expected {main}: the path it was given",
             )
             strange = [name for name in names if not name.startswith("model")]
-            expect(not strange, f"{one.name}: names of {strange} do not begin as {main} does")
-            expect(left == sorted(names), f"{one.name}: it wrote {left} and named {sorted(names)}")
+            expect(not strange, f"{one.name}: the names of {strange} do not begin with 'model'")
+            expect(
+                left == sorted(names), f"{one.name}: it wrote {left} but returned {sorted(names)}"
+            )
             expect(all(one.contents().values()), f"{one.name}: a file is empty")
 
     def check_result(self) -> None:
-        """What check() returns is not empty and JSON."""
+        """check() returns a non-empty result that can be written as JSON."""
         for one in self._tried():
             if one.exported is not None:
                 expect(bool(one.exported.checks), f"{one.name}: check() compared nothing")
@@ -132,12 +136,12 @@ class ExporterContract(Contract):
             for difference, other in one.case.others():
                 expect(
                     _is_noticed(made, other, one.exported.paths[0]),
-                    f"{one.name}: check() takes them for those of a model with {difference}, so "
-                    "it compares too little, or the files say too little",
+                    f"{one.name}: check() also accepts them for a model with {difference}, so it "
+                    "compares too little, or the files contain too little",
                 )
 
     def check_running(self) -> None:
-        """What runs an export computes what the session does."""
+        """A loaded export computes the outputs of the session."""
         made = make_exporter(self.name, self.arguments)
         if not isinstance(made.exporter, RunsExport):
             return
@@ -148,14 +152,14 @@ class ExporterContract(Contract):
             run = made.exporter.load(one.exported.paths[0], threads=1)
             with torch.no_grad():
                 found, expected = _first(run(inputs)), one.session.model(inputs)
-            where = f"{one.name}: what load() returns computes"
+            where = f"{one.name}: the loaded export computes"
             same = found.shape == expected.shape
             expect(same, f"{where} {list(found.shape)}, expected {list(expected.shape)}")
             worst = float((found - expected).abs().max() / expected.abs().max())
             expect(worst <= _CLOSE, f"{where} outputs that are off by {worst:.3g} of the largest")
 
     def check_session_untouched(self) -> None:
-        """The session's model is as it was, bit for bit, with its modes, hooks and flags."""
+        """Exporting leaves the session's model unchanged, including modes, hooks and flags."""
         for case in export_cases(self.info.holds):
             session = case.session()
             session.model.train()
@@ -175,19 +179,22 @@ class ExporterContract(Contract):
             expect(arguments == self.arguments, f"{case.name}: exporting changed the options")
 
     def check_replaces(self) -> None:
-        """Exporting again to the same place gives the same files, and bytes where it says so."""
+        """Exporting again to the same place gives the same files, byte for byte if declared."""
         for one in self._tried():
             if one.exported is None:
                 continue
             before = one.contents()
             again = self._export_to(one.session, one.folder)
-            expect(again is not None, f"{one.name}: it is refused the second time")
+            expect(again is not None, f"{one.name}: exporting a second time is refused")
             after = one.contents()
-            expect(list(before) == list(after), f"{one.name}: {list(before)}, then {list(after)}")
+            expect(
+                list(before) == list(after),
+                f"{one.name}: the first time it wrote {list(before)}, the second {list(after)}",
+            )
             if not self.info.is_reproducible:
                 continue
             other = [name for name, data in before.items() if after[name] != data]
-            expect(not other, f"{one.name}: the second time {other} have other bytes")
+            expect(not other, f"{one.name}: the bytes of {other} differ the second time")
 
     def _tried(self) -> Sequence[_Written]:
         # Files are written once for all checks: some formats take seconds.
@@ -212,7 +219,7 @@ class ExporterContract(Contract):
     def _export_to(self, session: Session, folder: Path) -> Exported | None:
         try:
             with warnings.catch_warnings():
-                # A format may tell what its runtime is slow at.
+                # A format may warn about what its runtime does slowly.
                 warnings.simplefilter("ignore", CompressionWarning)
                 return session.export(
                     self.name, f"{folder}/", example_inputs=example_inputs(), options=self.arguments
@@ -223,7 +230,7 @@ class ExporterContract(Contract):
                 expect(bool(refusal.reason.strip()), "a refusal has no reason")
                 expect(
                     refusal.target in known,
-                    f"a refusal names {refusal.target}, which is no target of the plan",
+                    f"a refusal names {refusal.target}, which is not a target of the plan",
                 )
             self._expect_refused_first(session, error)
             return None
@@ -233,7 +240,7 @@ class ExporterContract(Contract):
         named = {one.target for one in made.exporter.refusals(source_of(session))}
         expect(
             bool(named),
-            f"refusals() lets it pass, and then writing or checking it fails: {error}",
+            f"refusals() returns nothing, but writing or checking fails: {error}",
         )
 
 
@@ -262,6 +269,6 @@ def check_exporter(name: str, *, options: Mapping[str, Json] | None = None) -> N
 
     Raises:
         ContractError: lists every check that failed.
-        PluginError: nobody provides the name.
+        PluginError: no plugin provides the name.
     """
     require(ExporterContract(name, options or {}))

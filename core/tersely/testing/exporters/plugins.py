@@ -38,7 +38,7 @@ class Nearest:
 
 
 class Levels(UsesLevels):
-    """A quantizer with a table of four levels that are no whole steps."""
+    """A quantizer with a table of four levels that are not whole steps."""
 
     table: tuple[float, ...] = (-1.0, -0.25, 0.125, 1.0)
 

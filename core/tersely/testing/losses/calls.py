@@ -1,4 +1,4 @@
-"""How the contract of losses asks one for its value, whatever it is called with."""
+"""How the contract of losses calls a loss, whatever arguments it takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tersely.errors import PluginError
 from tersely.registry.registry import registry
 from tersely.testing.contract import Contract, Kind, expect
 
-# Losses that compare samples with each other say nothing about a batch of two.
+# Losses that compare samples with each other need more than two samples.
 _SAMPLES = 4
 _TARGETS = 3  # of a loss that takes any number of them
 _SHAPES = ((_SAMPLES, 10), (_SAMPLES, 5, 8), (_SAMPLES, 4, 6, 6))
@@ -24,7 +24,7 @@ _SHAPES = ((_SAMPLES, 10), (_SAMPLES, 5, 8), (_SAMPLES, 4, 6, 6))
 
 @attrs.define(eq=False)
 class LossCalls(Contract):
-    """A loss, by its name, and the pairs that it is asked about."""
+    """A loss, by its name, and calls of it."""
 
     kind: ClassVar[Kind] = "losses"
 
@@ -42,7 +42,7 @@ class LossCalls(Contract):
 
     @property
     def asked(self) -> AskedLoss:
-        """The loss, and what it is called with."""
+        """The loss and the arguments that it takes."""
         info = registry().losses.info(self.name)
         parts = batch_parts(info, self.arguments)
         return AskedLoss(cast("Loss", self.catalog[self.name]), info, self.arguments, parts)
@@ -63,7 +63,7 @@ class LossCalls(Contract):
             return built("contract", asked, shapes)
         except PluginError as error:
             if isinstance(error.__cause__, ValueError):
-                raise error.__cause__ from None  # a shape that it refuses
+                raise error.__cause__ from None  # a shape that it rejects
             raise
 
     def _values(self, values: Tensor | None) -> object:
@@ -85,12 +85,12 @@ class LossCalls(Contract):
         given = dict.fromkeys(asked.parts, torch.arange(len(student)) % _SAMPLES)
         theirs = teacher if asked.needs_teacher else None
         found: object = loss(self._values(student), self._values(theirs), **given)
-        expect(isinstance(found, Tensor), f"it returned a {type(found).__name__}, not a tensor")
+        expect(isinstance(found, Tensor), f"it returned {type(found).__name__}, expected a tensor")
         return cast("Tensor", found)
 
     @property
     def shapes(self) -> Sequence[tuple[int, ...]]:
-        """The shapes that the loss can compare: it refuses others by a ValueError."""
+        """The shapes that the loss accepts; it rejects others with a ValueError."""
         found, refusal = [], ""
         for shape in _SHAPES:
             try:
@@ -99,7 +99,7 @@ class LossCalls(Contract):
                 refusal = str(error)
             else:
                 found.append(shape)
-        expect(bool(found), f"it refuses every shape of {_SHAPES}: {refusal}")
+        expect(bool(found), f"it rejects every shape of {_SHAPES}: {refusal}")
         return found
 
 
@@ -108,7 +108,7 @@ def pair_of(shape: tuple[int, ...], *, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     Args:
         shape: their shape.
-        seed: for others.
+        seed: another seed gives other features.
     """
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)

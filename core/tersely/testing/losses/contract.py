@@ -28,25 +28,28 @@ class LossContract(LossCalls):
     kind: ClassVar[Kind] = "losses"
 
     def check_named_options(self) -> None:
-        """Options that name an input of the model or a part of the batch are among the options."""
+        """Options that name model inputs or parts of the batch exist in the options schema."""
         info = registry().losses.info(self.name)
         known = info.options.get("properties", {})
         for field in ("input_options", "batch_options"):
             unknown = [name for name in getattr(info, field) if name not in known]
-            expect(not unknown, f"{field} has {unknown}, which options does not describe")
+            expect(
+                not unknown,
+                f"{field} has {unknown}, which are not properties of the options schema",
+            )
 
     def make_example(self) -> None:
-        """Check the loss and its gradient with the options."""
+        """Compute the loss and its gradient with the options."""
         self.check_scalar()
         self.check_gradient()
 
     def use(self) -> None:
-        """Ask for the loss of a pair of each shape."""
+        """Compute the loss of one pair of each shape."""
         for shape in self.shapes:
             self.loss(*pair_of(shape))
 
     def check_state(self) -> None:
-        """What a loss remembers is saved with the session, and holds no graph."""
+        """The state of a loss is saved with the session and holds no graph."""
         for shape in self.shapes:
             one, other = pair_of(shape), pair_of(shape, seed=1)
             for student, _ in (one, other):
@@ -57,8 +60,8 @@ class LossContract(LossCalls):
                 self.call(loss, *other)
                 expect(
                     torch.equal(self.call(loss, *one), first),
-                    f"shape {shape}: it remembers what it was called with, which no session saves; "
-                    "inherit from tersely.contracts.StatefulLoss and keep it in buffers",
+                    f"shape {shape}: it keeps state between calls, which a session does not save; "
+                    "inherit from tersely.contracts.StatefulLoss and keep the state in buffers",
                 )
                 continue
             state = copy.deepcopy(loss.state_dict())
@@ -66,11 +69,14 @@ class LossContract(LossCalls):
             cast("nn.Module", twin).load_state_dict(state)
             expect(
                 torch.equal(self.call(loss, *other), self.call(twin, *other)),
-                f"shape {shape}: after it was saved and loaded it has another loss; keep what it "
-                "remembers in buffers",
+                f"shape {shape}: its loss changes when it is saved and loaded; keep all of its "
+                "state in buffers",
             )
             held = [name for name, buffer in loss.named_buffers() if buffer.requires_grad]
-            expect(not held, f"shape {shape}: buffers {held} hold a graph; detach what is kept")
+            expect(
+                not held,
+                f"shape {shape}: buffers {held} hold a graph; detach values before keeping them",
+            )
 
     def check_learning(self) -> None:
         """Every parameter that a loss learns gets a finite gradient."""
@@ -87,8 +93,14 @@ class LossContract(LossCalls):
         """The loss is a finite 0-dim float tensor."""
         for shape in self.shapes:
             found = self.loss(*pair_of(shape))
-            expect(found.ndim == 0, f"shape {shape}: the loss has shape {tuple(found.shape)}")
-            expect(found.is_floating_point(), f"shape {shape}: the loss is {found.dtype}")
+            expect(
+                found.ndim == 0,
+                f"shape {shape}: the loss has shape {tuple(found.shape)}, expected a 0-dim tensor",
+            )
+            expect(
+                found.is_floating_point(),
+                f"shape {shape}: the loss has dtype {found.dtype}, expected floats",
+            )
             expect(bool(found.isfinite()), f"shape {shape}: the loss is {found.item()}")
 
     def check_gradient(self) -> None:
@@ -103,7 +115,7 @@ class LossContract(LossCalls):
             expect(bool(gradient.any()), f"shape {shape}: the gradient is zero")
 
     def check_teacher(self) -> None:
-        """Another teacher makes another loss, where the loss compares with one."""
+        """A loss that compares with a teacher depends on the teacher."""
         if not self.asked.needs_teacher:
             return
         for shape in self.shapes:
@@ -119,18 +131,19 @@ class LossContract(LossCalls):
         for shape in self.shapes:
             student, teacher = pair_of(shape)
             with (
-                unwritten(student, f"shape {shape}: student"),
-                unwritten(teacher, f"shape {shape}: teacher"),
+                unwritten(student, f"shape {shape}: the student tensor"),
+                unwritten(teacher, f"shape {shape}: the teacher tensor"),
             ):
                 self.loss(student, teacher)
 
     def check_determinism(self) -> None:
-        """The same pair gives the same loss, and leaves the global random state alone."""
+        """The same pair gives the same loss and leaves the global random state unchanged."""
         for shape in self.shapes:
             with untouched_random_state():
                 first = self.loss(*pair_of(shape))
             expect(
-                torch.equal(first, self.loss(*pair_of(shape))), f"shape {shape}: two calls differ"
+                torch.equal(first, self.loss(*pair_of(shape))),
+                f"shape {shape}: two calls return different losses",
             )
 
     def check_equal_pair(self) -> None:
@@ -140,7 +153,7 @@ class LossContract(LossCalls):
             self._expect_finite(teacher.clone(), teacher, f"shape {shape}, student = teacher")
 
     def check_zeros(self) -> None:
-        """Features that are zero for one sample, or everywhere, give finite results."""
+        """Features that are zero for one sample or for all give finite results."""
         for shape in self.shapes:
             student, teacher = pair_of(shape)
             student[0], teacher[0] = 0, 0
@@ -156,13 +169,17 @@ class LossContract(LossCalls):
                 self._expect_finite(student, teacher, f"shape {shape} in {dtype}")
 
     def check_layout(self) -> None:
-        """Features whose memory is laid out in another order give the same loss."""
+        """The memory layout of features does not change the loss."""
         for shape in self.shapes:
             student, teacher = pair_of(shape)
             turned = (other_layout(student), other_layout(teacher))
             one, other = self.loss(student, teacher), self.loss(*turned)
             same = torch.allclose(one, other, rtol=1e-3, atol=1e-5)
-            expect(same, f"shape {shape}: {other.item()} where memory is transposed, {one.item()}")
+            expect(
+                same,
+                f"shape {shape}: the loss is {other.item()} with transposed memory, {one.item()} "
+                "without",
+            )
 
     def check_large(self) -> None:
         """Features a hundred times as large, as logits can be, give finite results."""
@@ -171,7 +188,7 @@ class LossContract(LossCalls):
             self._expect_finite(student, teacher, f"shape {shape}, a hundred times as large")
 
     def check_direction(self) -> None:
-        """A student that equals its teacher has no higher loss than another one."""
+        """A student that equals its teacher has the lowest loss."""
         for shape in self.shapes:
             student, teacher = pair_of(shape)
             # Where labels count as well, the teacher need not be the best student.
@@ -181,11 +198,11 @@ class LossContract(LossCalls):
             expect(
                 bool(best <= other),
                 f"shape {shape}: {best.item():.4g} for a student that equals its teacher, "
-                f"{other.item():.4g} for another one; is its sign right?",
+                f"{other.item():.4g} for another student; check its sign",
             )
 
     def check_memory(self) -> None:
-        """Nothing of a batch stays in memory after the loss is gone."""
+        """No tensor of a batch is kept after the loss is released."""
         for shape in self.shapes:
             student, teacher = pair_of(shape)
             kept = weakref.ref(student.requires_grad_())
@@ -197,7 +214,7 @@ class LossContract(LossCalls):
             expect(kept() is None, f"shape {shape}: the student's features are kept after the call")
 
     def check_batch_size(self) -> None:
-        """The loss does not grow with the batch, so that a lambda keeps its meaning."""
+        """The loss does not grow with the batch size."""
         for shape in self.shapes:
             student, teacher = pair_of(shape)
             once = self.loss(student, teacher).item()
@@ -227,6 +244,6 @@ def check_loss(name: str, *, options: Mapping[str, Json] | None = None) -> None:
 
     Raises:
         ContractError: lists every check that failed.
-        PluginError: nobody provides the name.
+        PluginError: no plugin provides the name.
     """
     require(LossContract(name, options or {}))

@@ -1,4 +1,4 @@
-"""The contract of pruners, and what it asks of budgets, abilities and sessions.
+"""The contract of pruners: scores, budgets, abilities and sessions.
 
 Private: import public names from `tersely`.
 """

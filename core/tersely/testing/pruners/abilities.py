@@ -1,4 +1,4 @@
-"""What holds of each ability that a pruner declares, asked of the ability itself."""
+"""Checks of each ability that a pruner declares."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STEPS = (0, 1, 10, 100, 10_000, 10_000_000)
 
 
 def check_gradient_observations(pruner: object, target: PruningTarget) -> None:
-    """Check that an observed gradient stays as it is, and that what it adds is finite.
+    """Check that observing does not modify the gradient and that observations are finite.
 
     Args:
         pruner: the algorithm.
@@ -62,7 +62,7 @@ def check_gradient_observations(pruner: object, target: PruningTarget) -> None:
 
 
 def check_curvature_observations(pruner: object, targets: Sequence[PruningTarget]) -> None:
-    """Check that what an algorithm observes of a loss is finite, of a bowl and of a plane.
+    """Check that observations of curvature are finite for a quadratic and for a linear loss.
 
     Args:
         pruner: the algorithm.
@@ -79,17 +79,22 @@ def check_curvature_observations(pruner: object, targets: Sequence[PruningTarget
         gradients = torch.autograd.grad(loss, weights, create_graph=True)
         found = pruner.observe_curvature(Curvature(loss, weights, gradients, 0), targets)
         several = len(found) == len(targets)
-        expect(several, f"found {len(found)} observations of {len(targets)} targets")
+        expect(
+            several,
+            f"observe_curvature() returned {len(found)} observations for {len(targets)} targets",
+        )
         for target, part in zip(targets, found, strict=True):
             expect_finite_tensors(part, target.name)
         try:
             torch.autograd.backward(loss)
         except RuntimeError as error:
-            raise ContractError(f"the loss has lost its graph, so retain it: {error}") from error
+            raise ContractError(
+                f"observe_curvature() freed the graph of the loss; pass retain_graph=True: {error}"
+            ) from error
 
 
 def check_learned(pruner: object, target: PruningTarget) -> None:
-    """Check what is learned: float tensors, that forward depends on, of the weight's own dtype.
+    """Check that learned tensors are floats that the masked weight depends on, in its own dtype.
 
     Args:
         pruner: the algorithm.
@@ -123,7 +128,7 @@ def check_learned(pruner: object, target: PruningTarget) -> None:
 
 
 def check_penalty(pruner: object, targets: list[PruningTarget]) -> None:
-    """Check that a penalty is a finite scalar that is not negative.
+    """Check that a penalty is a finite 0-dim tensor.
 
     Args:
         pruner: the algorithm.
@@ -138,7 +143,7 @@ def check_penalty(pruner: object, targets: list[PruningTarget]) -> None:
     for steps in _STEPS[:4]:
         found = pruner.penalty(learned, steps)
         is_tensor = isinstance(found, Tensor)
-        expect(is_tensor, f"penalty() returned a {type(found).__name__}, expected a 0-dim tensor")
+        expect(is_tensor, f"penalty() returned {type(found).__name__}, expected a 0-dim tensor")
         expect(found.ndim == 0, f"penalty() has shape {list(found.shape)}, expected a 0-dim tensor")
         expect(
             bool(found.isfinite()), f"after {steps} steps the penalty is {float(found.detach())}"
@@ -146,7 +151,7 @@ def check_penalty(pruner: object, targets: list[PruningTarget]) -> None:
 
 
 def check_factor(pruner: object) -> None:
-    """Check that the share of an algorithm that grows by itself lies in [0, 1] and never falls.
+    """Check that the share of an algorithm with its own schedule is in [0, 1] and never falls.
 
     Args:
         pruner: the algorithm.
@@ -165,21 +170,21 @@ def check_factor(pruner: object) -> None:
 
 
 def solve_all(pruner: object, targets: Iterable[PruningTarget]) -> None:
-    """Let an algorithm that changes weights solve targets, of which it keeps the larger half.
+    """Run the solver of an algorithm on targets, keeping the larger half of the scores.
 
     Args:
-        pruner: the algorithm, which may put the inputs of targets in an order instead.
+        pruner: the algorithm; it may also order the inputs of targets.
         targets: weights of a contract net.
 
     Raises:
         ContractError: an order changes from one call to the next.
-        PluginError: it is no order of a target's inputs.
+        PluginError: it is not a permutation of a target's inputs.
     """
     if isinstance(pruner, OrdersInputs):
         for target in targets:
             one, other = (check_order(pruner.input_order(target), target) for _ in range(2))
             same = torch.equal(one, other)
-            expect(same, f"{target.name}: two calls return another order of its inputs")
+            expect(same, f"{target.name}: two calls return different orders of its inputs")
     if isinstance(pruner, Solves):
         for target in targets:
             with torch.no_grad():

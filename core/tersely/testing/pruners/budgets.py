@@ -1,4 +1,4 @@
-"""Budgets of pruners' contracts: what a ratio has to mask, counted from the plan alone."""
+"""Budgets of pruners: what a ratio must mask, counted from the plan alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tersely.testing.contract import ContractError, expect
 from tersely.testing.models import contract_net
 from tersely.testing.pruners.preparing import compress, prepare, share_due
 
-# Nothing, a number that floats do not hit, a half, and everything.
+# Nothing, a ratio that floats do not represent exactly, a half, and everything.
 _RATIOS = (0, 0.29, 0.5, 1)
 _DEFAULT = "default"
 
@@ -37,10 +37,10 @@ class RecipeOf(Protocol):
 def check_granularity_budgets(
     recipe_of: RecipeOf, granularity: Json, modules: Iterable[str]
 ) -> None:
-    """Check that ratios are met exactly on the weights that a granularity divides.
+    """Check that ratios are met exactly on the weights that a granularity can divide.
 
     A granularity other than the default may be refused with PlanError for some of them, when the
-    tensors are ranked: not every algorithm can tell all blocks apart.
+    tensors are ranked: not every algorithm can distinguish all blocks.
 
     Args:
         recipe_of: makes a recipe of the algorithm.
@@ -53,7 +53,7 @@ def check_granularity_budgets(
     divided = [one for one in modules if _plan(recipe_of, granularity, [one]) is not None]
     expect(
         bool(divided) or granularity != _DEFAULT,
-        "the default granularity divides none of the weights that were tried",
+        "the default granularity fits none of the weights that were tried",
     )
     if granularity != _DEFAULT and _refuses(recipe_of, granularity, divided):
         divided = [one for one in divided if not _refuses(recipe_of, granularity, [one])]
@@ -74,7 +74,7 @@ def _plan(recipe_of: RecipeOf, granularity: Json, modules: Sequence[str]) -> Pla
 
 
 def _is_fixed(planned: Plan) -> bool:
-    # A granularity such as 2:4 says how many blocks stay.
+    # A granularity such as 2:4 fixes how many blocks are kept.
     return any(target.blocks and target.blocks.keep is not None for target in planned)
 
 
@@ -88,7 +88,7 @@ def _refuses(recipe_of: RecipeOf, granularity: Json, modules: Sequence[str]) -> 
     except PlanError:
         return True
     except TerselyError:
-        return False  # the check of the budget itself says what is wrong
+        return False  # the check of the budget reports it
     return False
 
 
@@ -111,13 +111,13 @@ def _check_budget(recipe: dict[str, Json], granularity: Json, ratio: float | Non
         masked = int((~targets["weight"]).sum())
         expect(
             masked in expected[module],
-            f"{module}.weight, {where}: {masked} elements masked, the budget is "
+            f"{module}.weight, {where}: {masked} elements are masked, the budget is "
             f"{expected[module][-1]}",
         )
 
 
 def _shares(target: TargetPlan) -> bool:
-    # A ratio that counts in scopes is met in each of them, whatever the default scope is.
+    # A ratio that counts per scope is met in each scope, whatever the default scope is.
     is_scoped = target.blocks is not None and target.blocks.scope is not None
     return target.pruning.global_group_id is not None and not is_scoped
 
@@ -134,7 +134,7 @@ def _check_shared_budget(session: Session, ratio: Fraction, *, where: str) -> No
     )
     expect(
         budget - block < masked <= budget,
-        f"{where}: {masked} elements masked in all targets, whose budget is {budget}",
+        f"{where}: {masked} elements are masked in all targets together, the budget is {budget}",
     )
 
 

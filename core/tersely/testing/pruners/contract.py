@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from tersely.arithmetic.blocks import count_blocks
+from tersely.arithmetic.blocks import Blocks, count_blocks
 from tersely.contracts.curvature import ObservesCurvature
 from tersely.contracts.pruner import (
     Learns,
@@ -18,6 +18,7 @@ from tersely.contracts.pruner import (
     ObservesGradients,
     Pruner,
     PruningTarget,
+    ScoresBlocks,
     Solves,
 )
 from tersely.contracts.whole_model import ScoresModel
@@ -59,9 +60,9 @@ from tersely.testing.untouched.random_state import untouched_random_state
 
 @attrs.define(eq=False)
 class PrunerContract(PrunerSessionChecks):
-    """What every pruner must meet; it is asked to rank weights.
+    """What every pruner must meet.
 
-    An algorithm is first given what it asks for: two batches of calibration if it observes
+    An algorithm first gets what it requires: two batches of calibration if it observes
     modules, and some steps of a plain training loop if it learns or observes gradients.
     """
 
@@ -77,8 +78,8 @@ class PrunerContract(PrunerSessionChecks):
         compress(prepare(contract_net(), self.recipe()))
 
     def check_scores(self) -> None:
-        """Scores are finite floats of the tensor's shape or of its blocks."""
-        # Gradients of this model overflow in float16, whatever is made of them.
+        """Scores are finite floats with the shape of the tensor or of its blocks."""
+        # Gradients of this model overflow in float16, whatever the algorithm does with them.
         has_gradients = isinstance(
             self.make(), ScoresModel | ObservesGradients | ObservesCurvature | Learns
         )
@@ -91,27 +92,37 @@ class PrunerContract(PrunerSessionChecks):
                     tuple(scores.shape) in shapes,
                     f"{where}: scores have shape {tuple(scores.shape)}, expected one of {shapes}",
                 )
-                expect(scores.is_floating_point(), f"{where}: scores are {scores.dtype}")
+                expect(
+                    scores.is_floating_point(),
+                    f"{where}: scores have dtype {scores.dtype}, expected floats",
+                )
                 expect(bool(scores.isfinite().all()), f"{where}: scores are not all finite")
 
     def check_determinism(self) -> None:
-        """The same weights give the same scores, from the same object and from a new one."""
+        """The same weights give the same scores, from one object and from a new one."""
         net = contract_net()
         first = self._scored(net)
         second = self._scored(contract_net())
         for (target, one), (_, other) in zip(first, second, strict=True):
-            expect(torch.equal(one, other), f"{target.name}: two objects score differently")
+            expect(
+                torch.equal(one, other),
+                f"{target.name}: two objects with the same options return different scores",
+            )
             expect_own(one, other, f"{target.name}: scores")
         pruner = self.make()
         calls = [ranking(pruner, net, [target for target, _ in first]) for _ in range(2)]
         for target, _ in first:
             one, other = (_scores(call, target) for call in calls)
-            expect(torch.equal(one, other), f"{target.name}: two calls score differently")
+            expect(torch.equal(one, other), f"{target.name}: two calls return different scores")
             is_new = not isinstance(pruner, MakesNewScores) or is_new_tensor(one, other, target)
-            expect(is_new, f"{target.name}: new_scores is set, and its scores are kept elsewhere")
+            expect(
+                is_new,
+                f"{target.name}: new_scores is set, but the scores share memory with another "
+                "tensor",
+            )
 
     def check_order(self) -> None:
-        """A target's scores do not depend on which targets were scored before it."""
+        """The scores of a target do not depend on the targets scored before it."""
         net = contract_net()
         targets = self._targets(net)
         for turned in (targets, targets[::-1]):
@@ -120,28 +131,42 @@ class PrunerContract(PrunerSessionChecks):
                 first = scored
         for name, scores in scored.items():
             same = torch.equal(scores, first[name])
-            expect(same, f"{name}: other scores where other targets were scored before it")
+            expect(same, f"{name}: its scores change with the targets that were scored before it")
 
     def check_layout(self) -> None:
-        """Weights whose memory is laid out in another order get the same scores."""
+        """The memory layout of a weight does not change its scores."""
         net = contract_net()
         first = self._scored(net)
-        # Scores of a whole model are those of its forward, which lays out memory as it likes.
+        # Scores of a whole model come from its forward, which chooses its own memory layout.
         turned = [
             attrs.evolve(target, tensor=other_layout(target.tensor.detach())) for target, _ in first
         ]
         for (target, one), (_, other) in zip(first, self._score(turned, net), strict=True):
             same = torch.allclose(one.double(), other.double(), rtol=1e-3, atol=1e-5)
-            expect(same, f"{target.name}: other scores where its memory is laid out otherwise")
+            expect(same, f"{target.name}: its scores change with its memory layout")
+
+    def check_blocks(self) -> None:
+        """A pruner that scores blocks by their values alone scores stacked tensors as each."""
+        pruner = self.make()
+        if not isinstance(pruner, ScoresBlocks):
+            return
+        for target in self._targets(contract_net()):
+            tensor, size = target.tensor.detach(), target.blocks.size
+            if target.blocks.index is not None:
+                continue
+            both = pruner.block_scores(torch.stack([tensor, 2 * tensor]), Blocks((1, *size)))
+            for found, alone in zip(both, (tensor, 2 * tensor), strict=True):
+                same = torch.equal(found, pruner.block_scores(alone, target.blocks))
+                expect(same, f"{target.name}: other scores where tensors are stacked")
 
     def check_narrow(self) -> None:
-        """A convolution of one filter and a linear layer of one input are pruned, or refused."""
+        """A convolution with one filter and a linear layer with one input are pruned or refused."""
         recipe = self.recipe(modules=("conv", "linear"))
         with as_findings(), suppress(PlanError):
             compress(prepare(narrow_net(), recipe))
 
     def check_weights_untouched(self) -> None:
-        """Scoring changes neither values nor versions of weights, nor modes, hooks and flags."""
+        """Scoring does not modify weights, training modes, hooks or requires_grad."""
         net = contract_net()
         targets = self._targets(net)
         for value in net.parameters():
@@ -154,10 +179,10 @@ class PrunerContract(PrunerSessionChecks):
             expect(is_kept, f"the gradient of {name} was changed")
             expect(torch.equal(value, before[name][0]), f"{name} was changed")
             is_kept = value._version == before[name][1] or isinstance(self.make(), ScoresModel)
-            expect(is_kept, f"{name} was written to")
+            expect(is_kept, f"{name} was modified in place")
 
     def check_rows_of_zeros(self) -> None:
-        """A row of zeros, and a weight of nothing but zeros, get finite scores."""
+        """A row of zeros and a weight of all zeros get finite scores."""
         for target, scores in self._scored(net_with_zeros()):
             expect(bool(scores.isfinite().all()), f"{target.name}: scores are not all finite")
         session = prepare(net_with_zeros(), self.recipe())
@@ -165,13 +190,13 @@ class PrunerContract(PrunerSessionChecks):
             compress(session)
 
     def check_random_state(self) -> None:
-        """Pruning leaves the global random state alone."""
+        """Pruning leaves the global random state unchanged."""
         net = contract_net()
         with untouched_random_state():
             compress(prepare(net, self.recipe()))
 
     def check_observations(self) -> None:
-        """What is observed of a batch or step adds up, and is observed without a change."""
+        """Observations add up over batches and steps, and observing modifies nothing."""
         pruner, targets = self.make(), self._targets(contract_net())
         check_curvature_observations(pruner, targets)
         for target in targets:
@@ -179,7 +204,7 @@ class PrunerContract(PrunerSessionChecks):
             check_gradient_observations(pruner, target)
 
     def check_learning(self) -> None:
-        """What is learned, its penalty and the growth of sparsity have the values they may have."""
+        """Learned tensors, the penalty and the growth of sparsity have valid values."""
         pruner = self.make()
         targets = self._targets(contract_net())
         for target in targets:
@@ -188,15 +213,15 @@ class PrunerContract(PrunerSessionChecks):
         check_factor(pruner)
 
     def check_solving(self) -> None:
-        """Solving leaves the weight as it is, and an order of inputs has each of them once."""
+        """Solving does not modify the weight, and an order of inputs contains each input once."""
         session = prepare(contract_net(), self.recipe())
         before = {name: value._version for name, value in session.model.named_parameters()}
         solve_all(self.make(), ranked_targets(session))
         for name, value in session.model.named_parameters():
-            expect(value._version == before[name], f"{name} was written to")
+            expect(value._version == before[name], f"{name} was modified in place")
 
     def check_budgets(self) -> None:
-        """Every ratio is met exactly on every granularity."""
+        """Every ratio is met exactly with every granularity."""
         for granularity in granularity_values(self.info):
             check_granularity_budgets(self.recipe, granularity, MODULES)
 
@@ -232,6 +257,6 @@ def check_pruner(name: str, *, options: Mapping[str, Json] | None = None) -> Non
 
     Raises:
         ContractError: lists every check that failed.
-        PluginError: nobody provides the name.
+        PluginError: no plugin provides the name.
     """
     require(PrunerContract(name, options or {}))

@@ -28,7 +28,7 @@ from tersely.testing.training import batches_for, train
 
 
 def prepare(net: nn.Module, recipe: Mapping[str, Json]) -> Session:
-    """Return a session whose algorithm has seen what it asks for, just before `compress`.
+    """Return a session that is ready for `compress`: calibrated, and trained if required.
 
     Args:
         net: a contract net; instrumented, and trained a little if the algorithm needs training.
@@ -42,7 +42,7 @@ def prepare(net: nn.Module, recipe: Mapping[str, Json]) -> Session:
 
 
 def compress(session: Session) -> None:
-    """Put masks in force; a net as small as this has blocks that no ratio can divide.
+    """Apply masks, and ignore warnings: in so small a net many ratios cannot be met exactly.
 
     Args:
         session: a prepared session.
@@ -53,7 +53,7 @@ def compress(session: Session) -> None:
 
 
 def share_due(session: Session) -> Fraction:
-    """Return the share of the configured sparsity that is due, less than 1 for what still grows.
+    """Return the due share of the configured sparsity; less than 1 while sparsity still grows.
 
     Args:
         session: a session over a contract net.
@@ -62,11 +62,11 @@ def share_due(session: Session) -> Fraction:
 
 
 def expect_same_masks(session: Session, other: Session) -> None:
-    """Check that a session that was restored has the masks of the one that was saved.
+    """Check that a restored session has the masks of the saved one.
 
     Args:
-        session: the one that was saved.
-        other: the one that was restored.
+        session: the saved session.
+        other: the restored session.
 
     Raises:
         ContractError: names the first target whose mask differs.
@@ -79,14 +79,14 @@ def expect_same_masks(session: Session, other: Session) -> None:
 
 
 def check_second_masks(pruner: object, session: Session) -> None:
-    """Check that what regrows masks before any step, and then again with masks in force.
+    """Check that regrowing masks, before any step and again after some, keeps the sparsity.
 
     Args:
         pruner: the algorithm.
-        session: a session over a contract net that has seen nothing.
+        session: a session over a contract net, neither calibrated nor trained.
 
     Raises:
-        ContractError: they do not leave as much masked.
+        ContractError: the sparsity differs.
     """
     if not isinstance(pruner, ObservesDenseGradients):
         return
@@ -95,11 +95,14 @@ def check_second_masks(pruner: object, session: Session) -> None:
     train(session)
     compress(session)
     after = session.sparsity()
-    expect(after == before, f"the second masks leave {after} masked, the first ones {before}")
+    expect(
+        after == before,
+        f"the sparsity is {before} with the first masks and {after} with the second",
+    )
 
 
 def ranking(pruner: Any, net: nn.Module, targets: Sequence[PruningTarget]) -> Pruner:
-    """Return what ranks one target after the other: the algorithm, or the scores it has found.
+    """Return an object that scores one target at a time: the algorithm, or its model-wide scores.
 
     Args:
         pruner: the algorithm.
@@ -113,7 +116,7 @@ def ranking(pruner: Any, net: nn.Module, targets: Sequence[PruningTarget]) -> Pr
 
 
 def ranked_targets(session: Session) -> list[PruningTarget]:
-    """Return the targets as `importance` sees them, with all that was observed and learned.
+    """Return the targets as `importance` receives them, with observations and learned tensors.
 
     Args:
         session: a prepared session.
@@ -134,7 +137,7 @@ def ranked_targets(session: Session) -> list[PruningTarget]:
 
 
 def is_new_tensor(one: Tensor, other: Tensor, target: PruningTarget) -> bool:
-    """Tell whether scores share no memory with anything that is kept.
+    """Tell whether scores share no memory with other tensors of the target.
 
     Args:
         one: the scores of a target.

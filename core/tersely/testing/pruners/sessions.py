@@ -1,4 +1,4 @@
-"""What holds of a pruner in a session: put in force, trained, saved, copied and finished."""
+"""Checks of a pruner in a session: apply masks, train, save, copy and finalize."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ MODULES = ("conv", "grouped", "transposed", "linear")
 
 @attrs.define(eq=False)
 class PrunerSessionChecks(SessionChecks):
-    """Checks that prune a small net as a user does."""
+    """Checks that prune a small net the way a user does."""
 
     def check_training(self) -> None:
-        """Training goes on under the masks and leaves as much masked as before."""
+        """Training under masks leaves the sparsity unchanged."""
         session = self._compressed()
         before, share = session.sparsity(), share_due(session)
         train(session)
         grows = share_due(session) > share
         expect(
             grows or session.sparsity() == before,
-            f"after some steps {session.sparsity()} is masked, before it was {before}",
+            f"the sparsity is {session.sparsity()} after some steps, it was {before}",
         )
 
     def check_regrowing(self) -> None:
-        """What regrows masks without gradients first, and after some steps just as much again."""
+        """Regrowing keeps the sparsity, both before any gradient and after some steps."""
         check_second_masks(self.make(), attach(contract_net(), self.recipe()))
 
     def check_save_and_restore(self) -> None:
-        """A saved session puts the same masks in force again."""
+        """A session restored from disk has the same masks."""
         session = self._compressed()
         other = restored(session)
         expect_same_masks(session, other)
         batch = contract_batches()[0]
         same = torch.equal(session.model(batch), other.model(batch))
-        expect(same, "the restored model computes otherwise")
+        expect(same, "the restored model computes different outputs")
 
     def check_resume(self) -> None:
-        """A session that was saved and restored in the middle of training goes on bit for bit."""
+        """A session saved and restored during training continues bit for bit."""
         session = self.prepared()
         other = restored(session)
         for one in (session, other):
@@ -68,10 +68,10 @@ class PrunerSessionChecks(SessionChecks):
         expect_same_masks(session, other)
 
     def check_saved_observations(self) -> None:
-        """A session that was saved after it observed decides alike: no state outside of it."""
+        """A session saved after observing computes the same masks: no state lies outside of it."""
         session = self.prepared()
         (run,) = session._engines.pruning.runs
-        if run.is_looking_again:  # it needs the batches themselves, which nothing saves
+        if run.is_looking_again:  # it needs the batches themselves, which are not saved
             return
         other = restored(session)
         for one in (session, other):
@@ -82,7 +82,10 @@ class PrunerSessionChecks(SessionChecks):
         """A deep copy of the pruned model computes the same."""
         net = self._compressed().model
         batch = contract_batches()[0]
-        expect(torch.equal(copy.deepcopy(net)(batch), net(batch)), "the copy computes otherwise")
+        expect(
+            torch.equal(copy.deepcopy(net)(batch), net(batch)),
+            "the copy computes different outputs",
+        )
 
     def check_compile(self) -> None:
         """torch.compile captures the pruned model as one graph that computes the same."""
@@ -90,7 +93,7 @@ class PrunerSessionChecks(SessionChecks):
         expect_same_compiled(net, contract_batches()[0])
 
     def check_finalize(self) -> None:
-        """The finished model is plain and computes what the pruned one did."""
+        """The finished model has no instruments and computes the same as the pruned one."""
         session = self._compressed()
         batch = contract_batches()[0]
         expected = session.model(batch)
@@ -107,7 +110,7 @@ class PrunerSessionChecks(SessionChecks):
         """Return a recipe with one pruning stage for layers of a contract net.
 
         Args:
-            granularity: how a document spells it.
+            granularity: its spelling in a document.
             ratio: the share that is masked; None where the granularity says it.
             modules: the layers.
         """

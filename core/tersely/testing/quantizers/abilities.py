@@ -1,4 +1,4 @@
-"""What holds of each ability that a quantizer declares, asked of the ability itself."""
+"""Checks of each ability that a quantizer declares."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _PERTURBATIONS = (0.0, 0.3, -0.3, -100.0, 100.0)
 
 @attrs.define(eq=False)
 class QuantizerAbilityChecks(QuantizerSessionChecks):
-    """Checks of abilities; one that is not declared has nothing to check."""
+    """Checks of abilities; one that is not declared passes."""
 
     def check_observations(self) -> None:
-        """What is observed of a batch adds up, or merges, and leaves the batch as it is."""
+        """Observations add up or merge over batches, and observing does not modify the batch."""
         quantizer = self.make()
         for case in self._cases():
             check_observations_of_batches(quantizer, case.target)
 
     def check_observer(self) -> None:
-        """The observer of a range merges batches in any cut, and keeps values as they are."""
+        """A range observer merges batches of any size and does not modify the values."""
         quantizer = self.make()
         if not isinstance(quantizer, ObservesRange):
             return
@@ -65,21 +65,26 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
                         f"{target.name}: {name} has shape {list(bound.shape)}, expected "
                         f"{list(counts)}",
                     )
-                    expect(bool(bound.isfinite().all()), f"{target.name}: {name} is not all finite")
-                expect(bool((low <= high).all()), f"{target.name}: low lies above high")
+                    expect(
+                        bool(bound.isfinite().all()),
+                        f"{target.name}: {name} is not finite everywhere",
+                    )
+                expect(bool((low <= high).all()), f"{target.name}: low is greater than high")
 
     def check_following(self) -> None:
-        """What following training needs lies where it has a meaning."""
+        """The settings of moving ranges in training are valid."""
         quantizer = self.make()
         if not isinstance(quantizer, FollowsTraining):
             return
-        expect(0 <= quantizer.decay < 1, f"decay {quantizer.decay} lies outside of [0, 1)")
-        expect(quantizer.start_step >= 0, f"start_step {quantizer.start_step} is negative")
+        expect(0 <= quantizer.decay < 1, f"decay is {quantizer.decay}, expected a value in [0, 1)")
+        expect(
+            quantizer.start_step >= 0, f"start_step is {quantizer.start_step}, expected at least 0"
+        )
         end = quantizer.freeze_step
-        expect(end is None or end >= 0, f"freeze_step {end} is negative")
+        expect(end is None or end >= 0, f"freeze_step is {end}, expected at least 0")
 
     def check_simulation(self) -> None:
-        """What is simulated keeps shape and dtype, has gradients, and integers stand for it."""
+        """Simulated values keep shape and dtype, have gradients and match their integers."""
         quantizer = self.make()
         if not isinstance(quantizer, Simulates):
             return
@@ -92,7 +97,7 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
                 found = quantizer.simulate(given, qparams, target)
                 with as_findings():
                     check_simulated(found, given, target)
-                expect(found.requires_grad, f"{target.name}: no gradient reaches the value")
+                expect(found.requires_grad, f"{target.name}: the value gets no gradient")
             with torch.no_grad():
                 simulated = quantizer.simulate(value, qparams, target)
                 integers, read = quantizer.integers(value, qparams, target)
@@ -100,7 +105,7 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
                 check_integers(integers, read, simulated, target)
 
     def check_learning(self) -> None:
-        """What is learned starts at the chosen scale, gets gradients and stays usable."""
+        """Learned tensors start at the chosen scale, get gradients and keep valid values."""
         quantizer = self.make()
         if not isinstance(quantizer, LearnsScales):
             return
@@ -121,7 +126,7 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
                 self._check_meaning(quantizer, qparams, moved, case=case)
 
     def check_solving(self) -> None:
-        """Solving leaves the weight as it is, and returns finite values on the target's grid."""
+        """Solving does not modify the weight and returns finite values on the target's grid."""
         quantizer = self.make()
         if not isinstance(quantizer, SolvesWeights):
             return
@@ -135,10 +140,12 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
                     check_solved(solved, target)
                 dtype = solved.tensor.dtype
                 is_wide = torch.promote_types(dtype, weight.dtype) == dtype
-                expect(is_wide, f"{target.name}: the new values are {dtype}, and lose precision")
+                expect(
+                    is_wide, f"{target.name}: the new values have dtype {dtype} and lose precision"
+                )
 
     def check_equalizing(self) -> None:
-        """Factors of input channels are finite, positive, and one for each input."""
+        """Factors of input channels are finite and positive, one for each input."""
         quantizer = self.make()
         if not isinstance(quantizer, Equalizes):
             return
@@ -150,7 +157,8 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
                 expected = weight.shape[1]
                 expect(
                     tuple(factors.shape) == (expected,),
-                    f"{target.name}: factors of shape {list(factors.shape)}, expected [{expected}]",
+                    f"{target.name}: factors have shape {list(factors.shape)}, expected "
+                    f"[{expected}]",
                 )
                 is_positive = bool((factors.isfinite() & (factors > 0)).all())
                 expect(is_positive, f"{target.name}: factors are not all finite and positive")
@@ -172,10 +180,13 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
             expected = (weight.shape[0],)
             expect(
                 tuple(found.shape) == expected,
-                f"{target.name}: a correction of shape {list(found.shape)}, expected "
+                f"{target.name}: the correction has shape {list(found.shape)}, expected "
                 f"{list(expected)}",
             )
-            expect(bool(found.isfinite().all()), f"{target.name}: it is not all finite")
+            expect(
+                bool(found.isfinite().all()),
+                f"{target.name}: the correction is not finite everywhere",
+            )
 
     def _check_meaning(
         self,
@@ -189,16 +200,20 @@ class QuantizerAbilityChecks(QuantizerSessionChecks):
         meaning = quantizer.meaning(qparams, learned)
         expect(isinstance(meaning, QParams), f"{target.name}: meaning() returned no QParams")
         is_positive = bool((meaning.scale.isfinite() & (meaning.scale > 0)).all())
-        expect(is_positive, f"{target.name}: what is learned can mean a scale that is not positive")
+        expect(
+            is_positive, f"{target.name}: learned tensors can reach a scale that is not positive"
+        )
         zero = meaning.zero_point.double()
         inside = (zero >= meaning.quant_min) & (zero <= meaning.quant_max) & (zero == zero.round())
-        expect(bool(inside.all()), f"{target.name}: what is learned can mean no zero point")
+        expect(
+            bool(inside.all()), f"{target.name}: learned tensors can reach an invalid zero point"
+        )
         with torch.no_grad():
             value = case.weight
             blind = target.evolve(tensor=None)
             found = quantizer.learned_values(value, qparams, learned, blind)
             same = torch.allclose(found, fake_quantize(value, meaning), rtol=1e-4, atol=1e-6)
-        expect(same, f"{target.name}: learned_values() computes something else than meaning() says")
+        expect(same, f"{target.name}: learned_values() does not agree with the scales of meaning()")
 
     def _cases(self) -> Iterator[_Case]:
         session = self._calibrated(contract_net())
@@ -211,7 +226,7 @@ class _Case:
     """A calibrated weight of a contract net.
 
     Attributes:
-        target: the weight as its algorithm sees it.
+        target: the weight as its algorithm receives it.
         chosen: the scale and zero point that the algorithm chooses for it.
     """
 
@@ -220,7 +235,7 @@ class _Case:
 
     @property
     def weight(self) -> Tensor:
-        """The values, which nothing may write to."""
+        """The values; nothing may modify them."""
         assert self.target.tensor is not None  # a parameter
         return self.target.tensor
 
@@ -237,7 +252,7 @@ def _case(run: QuantizationRun, bound: BoundTarget, quantizer: object) -> _Case:
         statistics=dict(observer.observe(tensor, size)),
     )
     if not target.observed:
-        # Calibrated block by block: a session observes when it compresses.
+        # Calibrated block by block: such a session observes only when it compresses.
         seen = [dict(observe(values, target)) for observe, values in observers(quantizer, target)]
         observed = {name: tensor for each in seen for name, tensor in each.items()}
         target = target.evolve(observed=observed)

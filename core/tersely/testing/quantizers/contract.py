@@ -43,52 +43,55 @@ class QuantizerContract(QuantizerAbilityChecks):
                 expect(found == expected, f"{where}: {name} has shape {found}, expected {expected}")
 
     def check_scale(self) -> None:
-        """Scales are finite and larger than zero, also for a range of zeros."""
+        """Scales are finite and positive, even for a range of zeros."""
         for target, _, _, chosen in self._chosen():
             scale = chosen.scale
             good = bool((scale.isfinite() & (scale > 0)).all())
-            expect(good, f"{_where(target)}: scale {scale.tolist()}")
+            expect(good, f"{_where(target)}: the scale is {scale.tolist()}")
             is_wide = scale.dtype in (torch.float32, torch.float64)
-            expect(is_wide, f"{_where(target)}: scales are {scale.dtype}, expected torch.float32")
+            expect(
+                is_wide,
+                f"{_where(target)}: scales have dtype {scale.dtype}, expected torch.float32",
+            )
 
     def check_zero(self) -> None:
-        """Zero points are integers inside the range, or finite where floats are declared."""
+        """Zero points are integers in the range, or finite floats if floats are declared."""
         for target, _, _, chosen in self._chosen():
             zero = chosen.zero_point.double()
             if chosen.levels is not None:
                 continue
             if target.has_float_zero_point:
                 finite = bool(zero.isfinite().all())
-                expect(finite, f"{_where(target)}: zero_point {zero.tolist()}")
+                expect(finite, f"{_where(target)}: the zero point is {zero.tolist()}")
                 continue
             inside = (
                 (zero >= target.quant_min) & (zero <= target.quant_max) & (zero == zero.round())
             )
-            expect(bool(inside.all()), f"{_where(target)}: zero_point {zero.tolist()}")
+            expect(bool(inside.all()), f"{_where(target)}: the zero point is {zero.tolist()}")
 
     def check_integers(self) -> None:
-        """The integers are those of the target's dtype, and the scheme is the target's."""
+        """The integers match the target's dtype, and the scheme is the target's."""
         for target, _, _, chosen in self._chosen():
             found = (chosen.dtype, chosen.scheme, chosen.quant_min, chosen.quant_max)
             expected = (target.dtype, target.scheme, target.quant_min, target.quant_max)
             expect(found == expected, f"{_where(target)}: expected {expected}, got {found}")
 
     def check_reach(self) -> None:
-        """The values that integers stand for reach a hundredth of the range at least."""
+        """The quantized values cover at least a hundredth of the range."""
         for target, low, high, chosen in self._chosen():
             least, most = range_of(chosen)
             reached = torch.maximum(least.abs(), most.abs()).reshape(low.shape)
             seen = torch.maximum(low.abs(), high.abs())
             expect(
                 bool((reached >= seen / 100).all()),
-                f"{_where(target)}: values of up to {seen.flatten().tolist()} are clipped to "
+                f"{_where(target)}: values up to {seen.flatten().tolist()} are clipped to "
                 f"{reached.flatten().tolist()}",
             )
 
     def check_scheme(self) -> None:
-        """The affine scheme spends at most a third of its values on a side with nothing on it."""
+        """The affine scheme spends at most a third of its values outside of a one-sided range."""
         if isinstance(self.make(), Simulates):
-            return  # it has a grid of its own
+            return  # it has its own grid
         for target, low, high, chosen in self._chosen():
             if target.scheme != "affine" or chosen.levels is not None:
                 continue
@@ -100,14 +103,14 @@ class QuantizerContract(QuantizerAbilityChecks):
                     bool(good.all()),
                     f"{_where(target)}: values from {low.flatten().tolist()} to "
                     f"{high.flatten().tolist()} are read as {least.flatten().tolist()} to "
-                    f"{most.flatten().tolist()}; does it leave out the scheme?",
+                    f"{most.flatten().tolist()}; does it ignore the scheme?",
                 )
 
     def check_other_range(self) -> None:
-        """A range three times as large gives other scales."""
+        """A range three times as large gives different scales."""
         quantizer = self.make()
         if isinstance(quantizer, Simulates):
-            return  # it has a grid of its own
+            return  # it has its own grid
         for target, low, high, chosen in self._chosen():
             other = choose_of(quantizer)(3 * low, 3 * high, target)
             expect(
@@ -116,13 +119,13 @@ class QuantizerContract(QuantizerAbilityChecks):
             )
 
     def check_determinism(self) -> None:
-        """The same range gives the same scale and zero point, of its own each time."""
+        """The same range gives the same scale and zero point, in new tensors each time."""
         for (target, _, _, one), (_, _, _, other) in zip(
             self._chosen(), self._chosen(), strict=True
         ):
             same = torch.equal(one.scale, other.scale)
             same = same and torch.equal(one.zero_point, other.zero_point)
-            expect(same, f"{_where(target)}: two objects choose differently")
+            expect(same, f"{_where(target)}: two objects choose different scales or zero points")
             expect_own(one.scale, other.scale, f"{_where(target)}: scales")
 
     def check_range_untouched(self) -> None:
@@ -130,7 +133,7 @@ class QuantizerContract(QuantizerAbilityChecks):
         for target, low, high, _ in self._chosen():
             fresh_low, fresh_high = _ranges(target)
             same = torch.equal(low, fresh_low) and torch.equal(high, fresh_high)
-            expect(same, f"{_where(target)}: the range was written to")
+            expect(same, f"{_where(target)}: the observed range was modified")
 
     def _seen_as(self, target: QuantizationTarget) -> QuantizationTarget:
         grid = grid_of(target.plan, self.make())
@@ -183,7 +186,7 @@ def _target(
 
 
 def _ranges(target: QuantizationTarget) -> tuple[Tensor, Tensor]:
-    # Both signs, positive only, negative only, and nothing but zeros.
+    # Both signs, positive only, negative only, and all zeros.
     low = torch.tensor([[-1.0], [1 / 1024], [-3.0], [0.0]])
     high = torch.tensor([[2.0], [0.5], [-1 / 1024], [0.0]])
     if target.blocks.size == (-1, -1):
@@ -204,6 +207,6 @@ def check_quantizer(name: str, *, options: Mapping[str, Json] | None = None) -> 
 
     Raises:
         ContractError: lists every check that failed.
-        PluginError: nobody provides the name.
+        PluginError: no plugin provides the name.
     """
     require(QuantizerContract(name, options or {}))

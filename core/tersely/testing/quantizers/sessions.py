@@ -1,4 +1,4 @@
-"""What holds of a quantizer in a session: calibrated, put in force, trained, saved and finished."""
+"""Checks of a quantizer in a session: calibrate, compress, train, save and finalize."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MODULES = ("conv", "linear")
 
 @attrs.define(eq=False)
 class QuantizerSessionChecks(SessionChecks):
-    """Checks that quantize a small net as a user does."""
+    """Checks that quantize a small net the way a user does."""
 
     def use(self) -> None:
         """Quantize a small net."""
@@ -49,11 +49,11 @@ class QuantizerSessionChecks(SessionChecks):
         for dtype in DTYPES:
             session = self.compressed(contract_net(dtype))
             outputs = _outputs(session)
-            expect(outputs.dtype == dtype, f"{dtype}: outputs are {outputs.dtype}")
+            expect(outputs.dtype == dtype, f"{dtype}: outputs have dtype {outputs.dtype}")
             expect(bool(outputs.isfinite().all()), f"{dtype}: outputs are not all finite")
 
     def check_layout(self) -> None:
-        """Weights whose memory is laid out in another order get the same scales."""
+        """The memory layout of a weight does not change its scales."""
         turned = contract_net()
         turned.conv.weight.data = other_layout(turned.conv.weight.data)
         turned.linear.weight.data = other_layout(turned.linear.weight.data)
@@ -62,15 +62,15 @@ class QuantizerSessionChecks(SessionChecks):
             for target, qparams in targets.items():
                 found = other[module][target].scale
                 same = torch.allclose(found.double(), qparams.scale.double(), rtol=1e-3)
-                expect(same, f"{module}.{target}: other scales in another memory layout")
+                expect(same, f"{module}.{target}: its scales change with its memory layout")
 
     def check_narrow(self) -> None:
-        """A convolution of one filter and a linear layer of one input are quantized."""
+        """A convolution with one filter and a linear layer with one input are quantized."""
         outputs = _outputs(self.compressed(narrow_net()))
         expect(bool(outputs.isfinite().all()), "outputs are not all finite")
 
     def check_all_targets(self) -> None:
-        """Biases, inputs and outputs are quantized as far as the descriptor allows them."""
+        """Every kind of target that the descriptor declares is quantized."""
         session = self._calibrated(contract_net(), is_whole=True)
         session.compress()
         expect(bool(_outputs(session).isfinite().all()), "outputs are not all finite")
@@ -81,30 +81,37 @@ class QuantizerSessionChecks(SessionChecks):
         _expect_same(session, restored(session))
 
     def check_rows_of_zeros(self) -> None:
-        """A row of zeros, and a weight of nothing but zeros, are quantized like any other."""
+        """A row of zeros and a weight of all zeros are quantized."""
         session = self.compressed(net_with_zeros())
         expect(bool(_outputs(session).isfinite().all()), "outputs are not all finite")
 
     def check_integer_weights(self) -> None:
-        """The integers of a weight stand for what forward computes with."""
+        """The integers of a weight represent the values that forward uses."""
         session = self.compressed()
         for module, targets in session.integer_weights().items():
             for target, integers in targets.items():
-                with torch.no_grad():  # as nothing is rounded at random
+                with torch.no_grad():  # which switches random rounding off
                     computed = getattr(session.model.get_submodule(module), target)
                 read = integers.dequantize()
                 same = torch.allclose(read, computed, rtol=1e-5, atol=1e-7)
-                expect(same, f"{module}.{target}: integers and forward differ")
+                expect(
+                    same,
+                    f"{module}.{target}: the integers do not represent the values that forward "
+                    "uses",
+                )
 
     def check_random_state(self) -> None:
-        """Quantizing leaves the global random state alone, and gives the same result again."""
+        """Quantizing leaves the global random state unchanged and is reproducible."""
         net = contract_net()
         with untouched_random_state():
             first = _outputs(self.compressed(net))
-        expect(torch.equal(first, _outputs(self.compressed())), "a second model computes otherwise")
+        expect(
+            torch.equal(first, _outputs(self.compressed())),
+            "a second model quantized the same way computes different outputs",
+        )
 
     def check_training(self) -> None:
-        """Gradients reach the weights of a quantized model, and training goes on."""
+        """Gradients reach the weights of a quantized model, and training changes it."""
         session = self.compressed()
         before = session.model.get_parameter("linear.bias").detach().clone()
         train(session)
@@ -114,10 +121,10 @@ class QuantizerSessionChecks(SessionChecks):
             is_finite = gradient is None or bool(gradient.isfinite().all())
             expect(is_finite, f"the gradient of {name} is not finite")
         after = session.model.get_parameter("linear.bias")
-        expect(not torch.equal(before, after), "training changes nothing")
+        expect(not torch.equal(before, after), "training does not change the bias")
 
     def check_penalty(self) -> None:
-        """What is added to the loss is one finite number."""
+        """The penalty is a finite 0-dim tensor."""
         if not isinstance(self.make(), Penalizes):
             return
         session = self.compressed()
@@ -129,36 +136,37 @@ class QuantizerSessionChecks(SessionChecks):
         expect(is_finite, "the penalty is not finite")
 
     def check_rounding_at_random(self) -> None:
-        """Random rounding repeats itself for a seed, and is that of training forwards alone."""
+        """Random rounding is reproducible from its seed and happens only in training mode."""
         if not isinstance(self.make(), RoundsAtRandom):
             return
         batch = contract_batches()[0]
         nets = [self.compressed().model.train() for _ in range(2)]
         with untouched_random_state():
             one, other = (net(batch) for net in nets)
-        expect(torch.equal(one, other), "the same seed rounds otherwise in a second session")
+        expect(torch.equal(one, other), "the same seed gives different outputs in a second session")
         expect(bool(one.isfinite().all()), "training outputs are not all finite")
         session = self.compressed()
         session.model.train()(batch)
         same = torch.equal(_outputs(session), _outputs(session))
-        expect(same, "evaluation rounds at random")
+        expect(same, "outputs in evaluation mode are random")
 
     def check_save_and_restore(self) -> None:
-        """A saved session puts the same scales in force again."""
+        """A session restored from disk has the same scales."""
         session = self.compressed()
         other = restored(session)
         _expect_same(session, other)
         expect(
-            torch.equal(_outputs(session), _outputs(other)), "the restored model computes otherwise"
+            torch.equal(_outputs(session), _outputs(other)),
+            "the restored model computes different outputs",
         )
 
     def check_resume(self) -> None:
-        """A session that was saved after calibration goes on bit for bit: no state of its own."""
+        """A session saved after calibration continues bit for bit: no state lies outside of it."""
         session = self._calibrated(contract_net())
         other = restored(session)
         (run,) = session._engines.quantization.runs
         for one in (session, other):
-            if run.is_looking_again:  # it needs the batches themselves, which nothing saves
+            if run.is_looking_again:  # it needs the batches themselves, which are not saved
                 one.calibrate(contract_batches())
             one.compress()
         _expect_same(session, other)
@@ -169,7 +177,8 @@ class QuantizerSessionChecks(SessionChecks):
         batch = contract_batches()[0]
         with torch.no_grad():
             expect(
-                torch.equal(copy.deepcopy(net)(batch), net(batch)), "the copy computes otherwise"
+                torch.equal(copy.deepcopy(net)(batch), net(batch)),
+                "the copy computes different outputs",
             )
 
     def check_compile(self) -> None:
@@ -179,9 +188,9 @@ class QuantizerSessionChecks(SessionChecks):
             expect_same_compiled(net, contract_batches()[0])
 
     def check_finalize(self) -> None:
-        """The finished model is plain, and its weights are those that were simulated."""
+        """The finished model has no instruments, and its weights are the simulated ones."""
         session = self.compressed(is_plain=True)
-        with torch.no_grad():  # as nothing is rounded at random
+        with torch.no_grad():  # which switches random rounding off
             weights = {
                 (module, target): getattr(session.model.get_submodule(module), target).clone()
                 for module, targets in session.integer_weights().items()
@@ -191,7 +200,10 @@ class QuantizerSessionChecks(SessionChecks):
         for (module, target), weight in weights.items():
             found = getattr(finished.get_submodule(module), target)
             same = torch.allclose(found, weight, rtol=1e-4, atol=1e-6)
-            expect(same or self._moves_factors(), f"{module}.{target} is another one now")
+            expect(
+                same or self._moves_factors(),
+                f"{module}.{target} differs from the simulated weight",
+            )
         expect_plain(finished, "finished")
 
     def prepared(self) -> Session:
@@ -209,7 +221,7 @@ class QuantizerSessionChecks(SessionChecks):
     def compressed(
         self, net: ContractNet | NarrowNet | None = None, *, is_plain: bool = False
     ) -> Session:
-        """Return a session over a contract net with scales in force.
+        """Return a compressed session over a contract net.
 
         Args:
             net: the net; by default a new one.
@@ -233,9 +245,9 @@ class QuantizerSessionChecks(SessionChecks):
         targets = [target for target, kind in kinds.items() if kind in info.target_kinds]
         entry: dict[str, Json] = {"op_names": list(_MODULES), "target_names": targets}
         if isinstance(self.make(), UsesLevels):
-            entry["quant_dtype"] = "uint8"  # levels are counted from 0
+            entry["quant_dtype"] = "uint8"  # levels are indexed from 0
         if isinstance(self.make(), UsesFloatZeroPoints):
-            entry["quant_scheme"] = "affine"  # the other has no zero point to choose
+            entry["quant_scheme"] = "affine"  # symmetric targets have no zero point to choose
         stage: Mapping[str, Json] = {
             "algorithm": self.name,
             "options": dict(self.arguments),

@@ -1,4 +1,4 @@
-"""Checks that code leaves models, settings of the process and random numbers as they were.
+"""Checks that code leaves models, process-wide settings and random state unchanged.
 
 Private: import public names from `tersely`.
 """

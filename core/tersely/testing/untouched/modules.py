@@ -1,4 +1,4 @@
-"""Tells whether code leaves a model as it was, and answers from what it is given."""
+"""Checks that code does not modify a model and does not return cached tensors."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def untouched_modules(model: nn.Module) -> Iterator[None]:
         model: the model; its values may change.
 
     Raises:
-        ContractError: a module has another mode or other hooks, a parameter was frozen, or
-            gradients are recorded where they were not, or the other way around.
+        ContractError: a module's mode or hooks changed, requires_grad of a parameter changed, or
+            gradient recording was switched on or off.
     """
     before, is_recording = _flags(model), torch.is_grad_enabled()
     try:
@@ -49,12 +49,12 @@ def _flags(model: nn.Module) -> dict[str, object]:
 
 
 def expect_own(one: Tensor, other: Tensor, what: str) -> None:
-    """Fail when two answers to different questions are one tensor.
+    """Fail if results for different inputs share memory.
 
     Args:
         one: what was returned first.
         other: what was returned for other values.
-        what: what they are, for the message.
+        what: a description of the results, for the message.
 
     Raises:
         ContractError: they share memory.
@@ -62,12 +62,12 @@ def expect_own(one: Tensor, other: Tensor, what: str) -> None:
     is_one = one.numel() and one.data_ptr() == other.data_ptr()
     expect(
         not is_one,
-        f"{what} of other values are the same tensor: they are kept from one call to the next",
+        f"{what} of different inputs share memory: the same tensor is returned by two calls",
     )
 
 
 def expect_same_compiled(net: nn.Module, batch: Tensor) -> None:
-    """Fail when a model is not one graph for torch.compile, or computes otherwise compiled.
+    """Fail if torch.compile needs more than one graph or the compiled outputs differ.
 
     Args:
         net: the model.

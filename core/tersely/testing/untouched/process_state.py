@@ -1,4 +1,4 @@
-"""Tells whether code leaves the settings of the whole process alone, and says nothing."""
+"""Checks that code prints nothing and does not change process-wide settings."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ CHANGED_ENVIRONMENT = f"it changed {_ENVIRONMENT}"
 
 @contextmanager
 def watched_process() -> Iterator[list[str]]:
-    """Tell what the block prints, warns of and changes in the whole process, and change it back.
+    """Record what the block prints, warns about and changes process-wide, and restore it.
 
     Yields:
-        What was found, in words; empty until the block has ended.
+        Messages about what was found; empty until the block ends.
     """
     found: list[str] = []
     before, dtype, threads = _settings(), torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     environment = dict(os.environ)
     printed, last_resort = io.StringIO(), logging.lastResort
-    # Where nobody set logging up, it prints warnings, which are no prints of the code.
+    # Unconfigured logging prints warnings to stderr; those do not count as printing.
     logging.lastResort = logging.NullHandler()
     try:
         with (
@@ -47,7 +47,7 @@ def watched_process() -> Iterator[list[str]]:
             os.environ.clear()
             os.environ.update(environment)
     if printed.getvalue():
-        found.append(f"it printed {printed.getvalue()[:80]!r}; log instead")
+        found.append(f"it printed {printed.getvalue()[:80]!r}; use logging instead")
     found += [f"it warns: {one.message}" for one in warned if issubclass(one.category, _OUTDATED)]
     found += [f"it changed {name}" for name, value in before.items() if after[name] != value]
 

@@ -1,4 +1,4 @@
-"""Tells whether code leaves the random numbers of the whole process alone."""
+"""Checks that code leaves the global random state unchanged."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 
 from tersely.testing.contract import expect
 
-_SEED = 20240229  # that nobody else seeds with, so that seeding shows as well as drawing
+_SEED = 20240229  # used nowhere else, so that seeding is noticed as well as drawing
 
 
 @contextmanager
 def untouched_random_state() -> Iterator[None]:
-    """Fail when the block draws from, or seeds, a generator that everything else draws from.
+    """Fail if the block draws from, or seeds, a global random generator.
 
-    The state from before is in force again afterwards.
+    The previous state is restored afterwards.
 
     Raises:
-        ContractError: the state of torch, Python or NumPy is another one.
+        ContractError: the state of torch, Python or NumPy changed.
     """
     kept = torch.get_rng_state(), random.getstate(), numpy.random.get_state()
     torch.manual_seed(_SEED)
@@ -38,8 +38,7 @@ def untouched_random_state() -> Iterator[None]:
     changed = [name for name, state in before.items() if after[name] != state]
     expect(
         not changed,
-        f"the global random state of {', '.join(changed)} was changed; draw from a generator of "
-        "your own",
+        f"the global random state of {', '.join(changed)} was changed; use a generator of your own",
     )
 
 

@@ -66,7 +66,8 @@ def _distance(student: Tensor, teacher: Tensor, dim: int) -> Tensor:
 def _deviation(values: Tensor, dim: int) -> Tensor:
     """Return the deviations from the mean as vectors of length 1, or zeros if there are none."""
     deviation = values - values.mean(dim, keepdim=True)
-    # The mean of equal numbers is rounded, and the remainder is no deviation. Neither are numbers
+    # The mean of equal numbers is rounded, and the remainder is not a deviation. Neither are
+    # numbers
     # whose square underflows: probabilities of a class that is never predicted.
     limits = torch.finfo(values.dtype)
     noise = 4 * limits.eps * values.detach().abs().amax(dim, keepdim=True)

@@ -66,7 +66,7 @@ def compare(
         means.append(float((first - second).abs().mean()))
     if min(cosines) < least_cosine:
         raise tersely.ExportError(
-            "the runtime computes something else than the session simulates: the cosine of both "
+            "the outputs of the runtime differ from those that the session simulates: their cosine "
             f"is {min(cosines):.4f}, expected {least_cosine} or more; the largest difference is "
             f"{max(largest):.4g}{cause}"
         )

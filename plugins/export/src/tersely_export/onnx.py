@@ -136,7 +136,7 @@ def _refused_weights(source: tersely.ExportSource) -> Iterator[tersely.Refusal]:
             )
         elif source.targets[name].module in rounded and _is_by_input(source, name, weight):
             yield tersely.Refusal(
-                "it has one scale for each input channel, which is no product of integers, and "
+                "it has one scale for each input channel, which is not a product of integers, and "
                 "onnxruntime fails on it; take one for each output channel, or leave the input out",
                 name,
             )

@@ -248,7 +248,7 @@ def _is_smaller(value: Tensor, kept: int, bits: int) -> bool:
 
 
 def _is_kept(weight: IntegerWeight) -> Tensor:
-    """Return which integers do not stand for zero, bool, the weight's shape."""
+    """Return which integers do not represent zero, bool, the weight's shape."""
     values = weight.values
     if values.dtype.is_floating_point:
         return values.float() != 0

@@ -22,13 +22,13 @@ class Group:
 
         Args:
             shape: the tensor's shape; for an input or output with the batch in dimension 0.
-            target: any target; groups of an input or output lie along its channels.
+            target: any target; groups of an input or output are along its channels.
 
         Returns:
             The group's length in the input dimension, 1 in the output dimension and -1 elsewhere.
 
         Raises:
-            ValueError: there is no input dimension, or its length is no multiple of the group.
+            ValueError: there is no input dimension, or its length is not a multiple of the group.
         """
         rank = len(shape)
         is_activation = target.kind in ("input", "output")

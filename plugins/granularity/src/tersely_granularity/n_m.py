@@ -24,7 +24,7 @@ class NOfM:
 
         Args:
             shape: the tensor's shape; for an input or output with the batch in dimension 0.
-            target: any target; runs of an input or output lie along its channels.
+            target: any target; runs of an input or output are along its channels.
 
         Returns:
             Elements as blocks, runs of M as scopes, and N to keep.

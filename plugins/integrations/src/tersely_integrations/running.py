@@ -55,7 +55,7 @@ class RunningSession:
     ) -> None:
         if isinstance(source, tersely.Session) and teacher is not None:
             raise ValueError(
-                "a session has its teacher already; give the teacher to tersely.attach(), or a "
+                "the session already has its teacher; give the teacher to tersely.attach(), or a "
                 "recipe instead of the session"
             )
         is_session = isinstance(source, tersely.Session)

@@ -9,19 +9,21 @@ from __future__ import annotations
 from torch import Tensor
 
 import tersely
+from tersely.contracts import ScoresBlocks
 from tersely_pruning.block_norm import block_norm
 
 
-class L1Norm:
+class L1Norm(ScoresBlocks):
     """Ranks by the sum of magnitudes, by default of every output channel."""
 
-    def importance(self, target: tersely.PruningTarget) -> Tensor:
+    def block_scores(self, tensor: Tensor, blocks: tersely.Blocks) -> Tensor:
         """Return the L1 norm of every block.
 
         Args:
-            target: the tensor to rank.
+            tensor: any shape, float; read only.
+            blocks: which elements make one block.
 
         Returns:
             Shape (blocks along each dimension), float, weight units.
         """
-        return block_norm(target.tensor, target.blocks, 1)
+        return block_norm(tensor, blocks, 1)

@@ -9,24 +9,25 @@ from __future__ import annotations
 from torch import Tensor
 
 import tersely
-from tersely.contracts import MakesNewScores
+from tersely.contracts import MakesNewScores, ScoresBlocks
 from tersely_pruning.block_norm import block_norm
 
 
-class Level(MakesNewScores):
+class Level(MakesNewScores, ScoresBlocks):
     """Ranks by magnitude, by default single elements.
 
     Departs from the paper: a larger block ranks by the sum of its magnitudes, and the limit is a
     ratio or a threshold of the config, not a multiple of the layer's standard deviation.
     """
 
-    def importance(self, target: tersely.PruningTarget) -> Tensor:
+    def block_scores(self, tensor: Tensor, blocks: tersely.Blocks) -> Tensor:
         """Return the sum of magnitudes in every block.
 
         Args:
-            target: the tensor to rank.
+            tensor: any shape, float; read only.
+            blocks: which elements make one block.
 
         Returns:
             Shape (blocks along each dimension), float, weight units.
         """
-        return block_norm(target.tensor, target.blocks, 1)
+        return block_norm(tensor, blocks, 1)

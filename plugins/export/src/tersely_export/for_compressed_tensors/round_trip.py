@@ -133,7 +133,7 @@ def _compare_weight(
         one: _read(files, f"{module}.{one}") for one in compressor.compression_param_names(scheme)
     }
     if not torch.equal(_integers(parts, weight), _stored(weight)):
-        raise tersely.ExportError("compressed-tensors reads other integers", target=name)
+        raise tersely.ExportError("compressed-tensors reads different integers", target=name)
     expected = weight.dequantize().cpu()
     found = compressor.decompress(parts, scheme)["weight"].to(weight.dtype)
     size = sum(one.numel() * one.element_size() for one in parts.values())

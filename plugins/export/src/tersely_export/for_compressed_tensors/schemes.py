@@ -98,7 +98,7 @@ def _input_arguments(one: tersely.QuantizedActivation) -> dict[str, object]:
 
 
 def groups_of(layers: Sequence[Layer]) -> dict[str, dict[str, object]]:
-    """Return the configuration's groups of layers that are stored alike.
+    """Return the configuration's groups of layers that are stored the same way.
 
     Args:
         layers: how each quantized layer is stored.

@@ -1,4 +1,4 @@
-"""Blocks of a weight of more than two dimensions, read where the weight lies."""
+"""Blocks of a weight of more than two dimensions, read in place."""
 
 from __future__ import annotations
 

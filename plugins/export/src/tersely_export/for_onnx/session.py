@@ -53,9 +53,9 @@ def open_session(
         )
     except Exception as error:  # onnxruntime's errors have no common class
         raise tersely.ExportError(
-            f"onnxruntime cannot open the file: {error}; it has few operators of bfloat16 for "
-            "processors: convert such a model by model.float(), or export with check=False for "
-            "another device",
+            f"onnxruntime cannot open the file: {error}; it supports few bfloat16 operators on "
+            "CPUs: convert such a model with model.float(), or export with check=False for another "
+            "device",
             format="onnx",
         ) from error
 

@@ -193,7 +193,7 @@ def read_histogram(statistics: Statistics, target: tersely.QuantizationTarget) -
         raise tersely.CalibrationError(
             f"{target.name}: {int(unusable.sum())} of the observed values are NaN or infinite, in "
             f"{int((unusable > 0).sum())} of its {unusable.numel()} blocks; find out which batch "
-            "or layer makes them",
+            "or layer produces them",
             **target.plan.place,
         )
     bins = statistics["counts"].shape[-1]

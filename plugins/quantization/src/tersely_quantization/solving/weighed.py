@@ -104,8 +104,8 @@ def float_tensor(target: tersely.QuantizationTarget) -> Tensor:
     """
     if target.tensor is None:
         raise ValueError(
-            f"{target.plan.algorithm} changes weights, and {target.plan.target} is none; "
-            "leave it out of target_names"
+            f"{target.plan.algorithm} changes weights, and {target.plan.target} is not one; leave "
+            "it out of target_names"
         )
     tensor = target.tensor.detach()
     return tensor if tensor.dtype == torch.float64 else tensor.float()

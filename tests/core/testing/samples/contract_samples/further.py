@@ -17,6 +17,7 @@ from tersely.contracts import (
     ObservesGradients,
     ObservesInputs,
     ObservesRange,
+    ScoresBlocks,
     Simulates,
     SolvesWeights,
     StatefulLoss,
@@ -103,6 +104,12 @@ class DeviatesFromOthers(Magnitude):
     def importance(self, target):
         rows = super().importance(target).flatten(1)
         return (rows / rows.std(0, keepdim=True)).reshape(target.tensor.shape)
+
+
+class DividesByLargest(ScoresBlocks):
+    def block_scores(self, tensor, blocks):
+        magnitudes = tensor.detach().abs().float()
+        return magnitudes / magnitudes.max().clamp(min=1e-9)
 
 
 class SquaresInHalf(Magnitude):

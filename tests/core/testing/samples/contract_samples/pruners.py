@@ -15,6 +15,7 @@ from tersely.contracts import (
     ObservesOutputs,
     OrdersInputs,
     RegrowsFromZero,
+    ScoresBlocks,
     ScoresModel,
 )
 
@@ -203,6 +204,11 @@ class Touching(Good):
 
 class Giving(Good, MakesNewScores):
     pass
+
+
+class Stacked(ScoresBlocks):
+    def block_scores(self, tensor, blocks):
+        return tensor.abs()
 
 
 class Keeping(Giving):
