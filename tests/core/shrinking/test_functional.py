@@ -51,6 +51,12 @@ def a_part_that_is_written(self, x):
     return x * 2
 
 
+def a_sum_of_less_precision(self, x):
+    inner = self.conv(x).half().neg()
+    inner += x
+    return inner * 2
+
+
 def a_constant(self, x):
     return self.conv(x) * torch.tensor([1.0, -1.0, 2.0, 0.5]).view(4, 1, 1)
 
@@ -76,6 +82,7 @@ def a_parameter_through_a_view(self, x):
         a_view_that_is_read_later,
         a_slice_that_is_read_later,
         a_part_that_is_written,
+        a_sum_of_less_precision,
         a_constant,
         a_view_that_is_written,
         an_argument_that_is_written,

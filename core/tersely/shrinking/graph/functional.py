@@ -8,10 +8,12 @@ by node.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -106,12 +108,20 @@ def _is_plain(node: Node) -> bool:
         return False
     name = _name(node)
     if _writes(node):
-        return name.removesuffix("_") in _REWRITTEN
+        return name.removesuffix("_") in _REWRITTEN and _keeps_type(node)
     if name == "batch_norm":
         return node.args[5] is False
     if node.target._schema.is_mutable:  # type: ignore[union-attr]
         return False
     return name in _SHARING or not _shares(node)
+
+
+def _keeps_type(node: Node) -> bool:
+    """Whether the operator that does not write would have a result of the same type."""
+    written: torch.dtype = node.meta["val"].dtype
+    values = [one.meta["val"] for one in node.all_input_nodes]
+    types = [one.dtype for one in values if isinstance(one, Tensor)]
+    return functools.reduce(torch.promote_types, types, written) is written
 
 
 def _shares(node: Node) -> bool:
