@@ -201,7 +201,9 @@ def outcome(request: pytest.FixtureRequest, start_workers: Callable[[Path], Ask]
 def run_worker(worker: Path, folder: Path) -> str:
     """Run a worker to its end, or until its time is over, and return what it printed."""
     # The caller's own path stays: the workers test the tree that the caller tests.
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    tests = Path(__file__).parent
+    paths = [str(tests), str(tests / "expected")]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
     log = folder / "log"
     with log.open("w") as output:
         process = subprocess.Popen(

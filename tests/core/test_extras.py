@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from messages.plugins import LIBRARY_NOT_INSTALLED
 
 from tersely.errors import MissingExtraError
 from tersely.extras import EXTRAS, extra
@@ -35,9 +36,7 @@ def test_a_missing_library_is_an_error_with_the_command_that_installs_it() -> No
     with pytest.raises(MissingExtraError) as caught, extra("report", purpose="a page"):
         raise ModuleNotFoundError("No module named 'jinja2'", name="jinja2")
 
-    assert str(caught.value) == (
-        'a page needs jinja2, which is not installed; install it with: pip install "tersely[report]"'
-    )
+    assert str(caught.value) == (f'a page needs jinja2, {LIBRARY_NOT_INSTALLED} "tersely[report]"')
     assert (caught.value.package, caught.value.extra) == ("jinja2", "report")
     assert isinstance(caught.value, ImportError)
 
@@ -76,8 +75,8 @@ def test_a_page_of_a_report_says_which_library_it_lacks(package) -> None:
     done = run_without(package, code=REPORT + "report.to_html('report.html')")
 
     assert done.stderr.splitlines()[-1] == (
-        f"tersely.errors.MissingExtraError: a report's page needs {package}, which is not "
-        'installed; install it with: pip install "tersely[report]"'
+        f"tersely.errors.MissingExtraError: a report's page needs {package}, "
+        f'{LIBRARY_NOT_INSTALLED} "tersely[report]"'
     )
 
 
@@ -89,6 +88,5 @@ def test_the_command_line_says_which_library_it_lacks(package) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"tersely: the command line needs {package}, which is not installed; "
-        'install it with: pip install "tersely[cli]"\n'
+        f'tersely: the command line needs {package}, {LIBRARY_NOT_INSTALLED} "tersely[cli]"\n'
     )

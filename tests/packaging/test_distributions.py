@@ -8,6 +8,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from messages.plugins import LIBRARY_NOT_INSTALLED
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = (
@@ -198,8 +199,7 @@ def test_the_core_alone_plans_prunes_and_prints(bare):
     assert "2 targets in 1 selected module" in done.stdout
     assert "50.00 %" in done.stdout
     assert done.stdout.splitlines()[-1] == (
-        "a report's page needs matplotlib, which is not installed; "  # torch brings jinja2
-        'install it with: pip install "tersely[report]"'
+        f'a report\'s page needs matplotlib, {LIBRARY_NOT_INSTALLED} "tersely[report]"'
     )
 
 
@@ -207,8 +207,7 @@ def test_the_command_of_the_core_alone_tells_what_to_install(bare):
     done = bare.run("tersely", "--version")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "tersely: the command line needs click, which is not installed; "
-        'install it with: pip install "tersely[cli]"\n'
+        f'tersely: the command line needs click, {LIBRARY_NOT_INSTALLED} "tersely[cli]"\n'
     )
 
 

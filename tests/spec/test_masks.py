@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from messages.sessions import NOTHING_KEPT
 
 import tersely
 from tersely.reporting.report import SparsityWarning
@@ -72,7 +73,7 @@ def check(case, models):
 
 def check_emptied(caught, expect):
     if "emptied" in expect:
-        told = [str(one.message) for one in caught if "nothing of it is kept" in str(one.message)]
+        told = [str(one.message) for one in caught if NOTHING_KEPT in str(one.message)]
         assert len(told) == bool(expect["emptied"])
         assert all(word in told[0] for word in expect["emptied"])
 

@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages.blocks import ONE_PER_BLOCK
+from messages.documents import INTEGER_DTYPES
 from torch import nn
 
 from tersely.arithmetic import levels
@@ -83,8 +85,7 @@ def test_an_unknown_type_is_an_error(dtype):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole text is compared
         quantized_range(dtype)
     assert str(caught.value) == (
-        f"quant_dtype {dtype!r}: expected int2 to int16, uint1 to uint16, float8_e4m3fn or "
-        "float8_e5m2"
+        f"quant_dtype {dtype!r}: expected {INTEGER_DTYPES}, float8_e4m3fn or float8_e5m2"
     )
 
 
@@ -373,7 +374,7 @@ def test_parameters_of_other_blocks_are_an_error(function):
     how = qparams(torch.ones(3, 1), torch.zeros(3, 1), block_size=(1, -1))
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole text is compared
         function(torch.ones(2, 4), how)
-    assert str(caught.value) == "expected one value per block, shape (2, 1), got (3, 1)"
+    assert str(caught.value) == f"{ONE_PER_BLOCK}, shape (2, 1), got (3, 1)"
 
 
 BLOCK_SIZES = {"tensor": None, "out_channel": (1, -1), "block4x4": (4, 4)}

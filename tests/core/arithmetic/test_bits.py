@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.blocks import bytes_of_bools
 
 from tersely.arithmetic.bits import pack_bits, unpack_bits
 
@@ -24,5 +25,5 @@ def test_a_transposed_tensor_is_packed_in_its_own_order():
 
 @pytest.mark.parametrize("bits", [torch.zeros(1, dtype=torch.uint8), torch.zeros(2)])
 def test_bits_of_another_shape_are_refused(bits):
-    with pytest.raises(ValueError, match=r"expected 2 bytes for a bool tensor of shape \[3, 3\]"):
+    with pytest.raises(ValueError, match=f"{bytes_of_bools(2)} \\[3, 3\\]"):
         unpack_bits(bits, (3, 3))

@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages.blocks import NO_BLOCK_SIZE, ONE_PER_BLOCK
+from messages.planning import INDIVISIBLE, left_over
 
 from tersely.arithmetic.blocks import (
     Blocks,
@@ -52,15 +54,14 @@ def test_a_size_of_another_rank_is_an_error():
 def test_a_size_below_one_is_an_error(size):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole text is compared
         resolve_size((size,), (4,))
-    assert str(caught.value) == f"block size [{size}]: {size} is neither positive nor -1"
+    assert str(caught.value) == f"block size [{size}]: {size} {NO_BLOCK_SIZE}"
 
 
 def test_a_size_that_leaves_elements_over_is_an_error():
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole text is compared
         resolve_size((1, 4), (2, 6))
     assert str(caught.value) == (
-        "block size [1, 4] does not divide the shape [2, 6]: dimension 1 has 6 elements, 2 left "
-        "over by blocks of 4"
+        f"block size [1, 4] {INDIVISIBLE} [2, 6]: dimension 1 has 6 elements, {left_over(2, 4)}"
     )
 
 
@@ -113,7 +114,7 @@ def test_channel_values_are_expanded_without_a_copy():
 def test_values_of_the_wrong_shape_are_an_error():
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole text is compared
         expand_blocks(torch.zeros(2), (2, 2), (2, 4))
-    assert str(caught.value) == "expected one value per block, shape (1, 2), got (2,)"
+    assert str(caught.value) == f"{ONE_PER_BLOCK}, shape (1, 2), got (2,)"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages.blocks import ONE_PER_BLOCK
+from messages.planning import INDIVISIBLE
 from torch import nn
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -206,13 +208,11 @@ def test_a_scale_of_channels_broadcasts_from_the_last_dimension():
 def test_a_scale_that_is_not_one_per_block_is_an_error():
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # the whole text is compared
         fake_quantize_flat(torch.ones(2, 4), torch.ones(2, 4), None, **INT8, size=(1, 2))
-    assert str(caught.value) == "expected one value per block, shape (2, 2), got (2, 4)"
+    assert str(caught.value) == f"{ONE_PER_BLOCK}, shape (2, 2), got (2, 4)"
 
 
 def test_a_scale_that_does_not_divide_the_shape_is_an_error():
-    with pytest.raises(
-        ValueError, match=r"block size \[-1, 3\] does not divide the shape \[1, 10\]"
-    ):
+    with pytest.raises(ValueError, match=f"block size \\[-1, 3\\] {INDIVISIBLE} \\[1, 10\\]"):
         fake_quantize_flat(torch.ones(1, 10), torch.ones(1, 3), None, **INT8)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from messages import inputs_make_singular
+from messages.sessions import inputs_make_singular
 
 from tersely.arithmetic.gram import BLOCK, add_gram, damp_gram, inverse_factor, mirror_gram
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.blocks import levels_from_0
 
 import tersely
 from tersely.arithmetic.affine import dequantize, fake_quantize, quantize
@@ -142,7 +143,7 @@ PROBLEMS = {
     ),
     "more than the type counts": (
         torch.arange(17.0),
-        "17 levels have indices from 0; write quant_dtype: uint5 or wider",
+        f"{levels_from_0(17, 'uint5')} or wider",
     ),
 }
 
@@ -153,6 +154,4 @@ def test_what_is_no_table_of_levels_is_said(levels, problem):
 
 
 def test_a_signed_type_counts_no_levels():
-    assert levels_problem(torch.arange(4.0), -7, 7) == (
-        "4 levels have indices from 0; write quant_dtype: uint2 or wider"
-    )
+    assert levels_problem(torch.arange(4.0), -7, 7) == f"{levels_from_0(4, 'uint2')} or wider"

@@ -6,6 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from messages.blocks import INDEX_ALONE, NO_BLOCK_SIZE, NUMBERS_FROM_0
+from messages.sessions import ON_META
 
 from tersely import Blocks, count_blocks, expand_blocks, reduce_blocks, sum_blocks, to_blocks
 from tersely.arithmetic.blocks import block_numel, is_broadcastable, resolve_size
@@ -117,11 +119,11 @@ def test_copies_are_equal(copied):
     [
         ([[0.0, 1.0]], "has dtype torch.float64, expected integers"),
         ([[True, False]], "has dtype torch.bool, expected integers"),
-        ([[-1, 0]], "holds -1, expected numbers from 0 on: every element belongs to a block"),
+        ([[-1, 0]], f"holds -1, {NUMBERS_FROM_0}"),
         ([[0, 2, 2]], "goes up to 2, but no element is in block 1"),
         ([[0, 9]], "holds 9, and its tensor has fewer elements than that"),
         ([[0, 1], [0]], "is not a tensor"),
-        (torch.arange(2, device="meta"), "is on the meta device, expected a dense tensor"),
+        (torch.arange(2, device="meta"), f"{ON_META}, expected a dense tensor"),
         (torch.eye(2, dtype=torch.int64).to_sparse(), "has layout torch.sparse_coo, expected a"),
     ],
 )
@@ -140,8 +142,8 @@ def test_an_index_has_its_tensors_shape():
     [
         ({}, "found neither"),
         ({"size": (1,), "index": [0]}, "found both"),
-        ({"index": [0, 1], "scope": (1,)}, "leave out scope and keep when you give index"),
-        ({"index": [0, 1], "keep": 1}, "leave out scope and keep when you give index"),
+        ({"index": [0, 1], "scope": (1,)}, INDEX_ALONE),
+        ({"index": [0, 1], "keep": 1}, INDEX_ALONE),
     ],
 )
 def test_an_index_stands_alone(given, message):
@@ -153,7 +155,7 @@ def test_code_that_reads_lengths_fails_instead_of_cutting_something_else():
     size = Blocks(index=DIAGONALS).size
     with pytest.raises(TypeError, match="no part that numbers fewer dimensions"):
         size[1:]
-    with pytest.raises(ValueError, match="0 is neither positive nor -1"):
+    with pytest.raises(ValueError, match=f"0 {NO_BLOCK_SIZE}"):
         resolve_size(list(size), (3, 3))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import CHECK_BATCHES, NO_BATCH, ONE_SHAPE
 from torch import nn
 
 import tersely
@@ -131,7 +132,7 @@ def test_after_calibration_nothing_observes_any_more():
 
 
 def test_no_batch_is_an_error():
-    assert message(attach(identity()), []) == ("calibrate() was given no batch; pass at least one")
+    assert message(attach(identity()), []) == f"{NO_BATCH}; pass at least one"
 
 
 class Bypassing(nn.Module):
@@ -172,9 +173,8 @@ def test_an_empty_batch_shows_nothing():
 def test_samples_of_two_shapes_are_an_error_that_says_what_helps():
     batches = [torch.ones(1, 3, 2), torch.ones(1, 4, 2)]
     assert message(attach(identity()), batches) == (
-        "0._output_ changes its shape between batches, from [3, 2] to [4, 2] without the batch; "
-        "calibrate with one shape, or write granularity: per_channel, which needs the channels "
-        "alone to be equal"
+        f"0._output_ changes its shape between batches, from [3, 2] to [4, 2] {ONE_SHAPE}, or "
+        "write granularity: per_channel, which needs the channels alone to be equal"
     )
 
 
@@ -187,8 +187,7 @@ def test_samples_of_two_shapes_do_not_matter_to_channels():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_an_error(value):
     assert message(attach(identity()), [torch.tensor([[1.0, value]])]) == (
-        "0._output_ had NaN or infinite values in calibration; check the batches and the model's "
-        "weights"
+        f"0._output_ had NaN or infinite values in calibration; {CHECK_BATCHES}"
     )
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from messages.plugins import NO_SUCH_PROVIDED, PLUGINS_LIST
 
 import tersely
 from tersely.cli.plugins.group import command
@@ -252,10 +253,7 @@ def test_info_of_an_unknown_name_names_the_nearest(call):
     error = call("info", "thinn").exception
 
     assert isinstance(error, tersely.UnknownPluginError)
-    assert str(error) == (
-        "neither a plugin nor anything that a plugin provides is called 'thinn'; did you mean "
-        "'thin'?\n  'tersely plugins list' shows what is installed"
-    )
+    assert str(error) == f"{NO_SUCH_PROVIDED} 'thinn'; did you mean 'thin'?\n  {PLUGINS_LIST}"
 
 
 def test_info_of_an_unknown_name_of_a_kind_is_the_registrys_error(call):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from messages.plugins import NO_SUCH_PROVIDED, PLUGINS_LIST
 
 import tersely
 from tersely.cli.plugins.group import command
@@ -102,10 +103,7 @@ def test_a_distribution_is_checked_whole(check):
 def test_an_unknown_name_is_an_error(check):
     error = check("goood").exception
 
-    assert str(error) == (
-        "neither a plugin nor anything that a plugin provides is called 'goood'; did you mean "
-        "'good'?\n  'tersely plugins list' shows what is installed"
-    )
+    assert str(error) == f"{NO_SUCH_PROVIDED} 'goood'; did you mean 'good'?\n  {PLUGINS_LIST}"
 
 
 def test_a_plugin_that_provides_nothing_has_nothing_to_check(check, installed):

@@ -1,9 +1,10 @@
 """What cannot be traced or expressed, and how it is told."""
 
 import torch
+from messages.planning import LEAVE_OUT_BY_NAME, NO_RULE, NO_VALUE_BRANCHES
 from torch import nn
 
-BY_HAND = "leave it out with exclude_op_names, or write dependency_group_id by hand"
+BY_HAND = f"{LEAVE_OUT_BY_NAME}, or write dependency_group_id by hand"
 
 
 class Between(nn.Module):
@@ -73,7 +74,7 @@ def test_rolled_channels_are_refused(refusal, image):
 def test_an_operator_without_a_rule_is_named(refusal, image):
     model = Between(lambda x: x.flip(1).triu())
 
-    assert refusal(model, image) == unfollowed("a.weight", "there is no rule for the operator triu")
+    assert refusal(model, image) == unfollowed("a.weight", f"{NO_RULE} the operator triu")
 
 
 def test_channels_that_are_sorted_are_refused(refusal, image):
@@ -123,9 +124,9 @@ def test_a_module_that_does_not_run_is_refused(refusal, image):
 def test_a_module_that_raises_is_named(refusal, image):
     assert refusal(Between(lambda x: x, after=6), image) == (
         "the model cannot be traced: with the example_inputs, module 'b' (Conv2d) raised "
-        "RuntimeError: Given groups=1, weight of size [4, 6, 1, 1], expected input[2, 8, 8, 8] to "
-        "have 6 channels, but got 8 channels instead; give inputs that the model takes, on its "
-        "device, and take branches that depend on values out of forward"
+        "RuntimeError: Given groups=1, weight of size [4, 6, 1, 1], expected input[2, 8, 8, "
+        "8] to have 6 channels, but got 8 channels instead; give inputs that the model takes, "
+        f"on its device, and {NO_VALUE_BRANCHES}"
     )
 
 
@@ -157,4 +158,4 @@ def test_a_branch_on_values_is_told(refusal, image):
     text = refusal(Between(strict), image)
 
     assert text.startswith("the model cannot be traced: with the example_inputs, it raised ")
-    assert text.endswith("take branches that depend on values out of forward")
+    assert text.endswith(NO_VALUE_BRANCHES)

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from messages.planning import LINK_ANOTHER, NOT_IN_TEACHER
+from messages.sessions import NOT_SEEN_OF_STUDENT, NOT_SEEN_OF_TEACHER
 from torch import nn
 
 import tersely
@@ -162,7 +164,7 @@ def test_a_step_without_the_teacher_is_refused(distilled, student):
     with pytest.raises(tersely.SessionError) as caught:
         session.loss()
     assert str(caught.value) == (
-        "0._output_ of the teacher was not seen since the last loss: call "
+        f"0._output_ {NOT_SEEN_OF_TEACHER} since the last loss: call "
         "session.teacher_forward(...) with the same batch before session.loss()"
     )
 
@@ -172,7 +174,7 @@ def test_a_step_without_the_student_is_refused(distilled):
 
     session.teacher_forward(ONES)
 
-    with pytest.raises(tersely.SessionError, match=r"0\._output_ of the student was not seen"):
+    with pytest.raises(tersely.SessionError, match=f"0\\._output_ {NOT_SEEN_OF_STUDENT}"):
         session.loss()
 
 
@@ -246,7 +248,7 @@ def test_a_parameter_that_the_teacher_lacks_is_refused(toy_losses, student):
     with pytest.raises(tersely.SessionError) as caught:
         session.loss()
     assert str(caught.value) == (
-        "0.weight is linked to 0.weight, which the teacher does not have; link a module that has it"
+        f"0.weight is linked to 0.weight, which {NOT_IN_TEACHER}; {LINK_ANOTHER}"
     )
 
 

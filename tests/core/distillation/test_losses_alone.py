@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from messages.planning import NO_MEANING_FOR_IT
+from messages.sessions import GIVE_TEACHER, NO_TEACHER
 from torch import nn
 
 import tersely
@@ -65,9 +67,9 @@ def test_a_loss_that_compares_is_named_where_a_session_has_no_teacher(toy_losses
     with pytest.raises(tersely.SessionError) as caught:
         session.loss()
     assert str(caught.value) == (
-        "1._output_ learns by toy_square, which compares it with 1._output_ of a teacher, and the "
-        "session has no teacher: give it to tersely.attach(..., teacher=...), or call "
-        "session.teacher_batch(...) with a cache of its targets"
+        "1._output_ learns by toy_square, which compares it with 1._output_ of a teacher, and "
+        f"{NO_TEACHER}: {GIVE_TEACHER}, or call session.teacher_batch(...) with a cache of "
+        "its targets"
     )
 
 
@@ -76,8 +78,8 @@ def test_what_only_a_teacher_gives_a_meaning_is_refused(toy_losses, student, key
     with pytest.raises(tersely.PlanError) as caught:
         tersely.plan(student, {"distillation": {"config_list": [{**ENERGY, key: value}]}})
     assert str(caught.value).endswith(
-        f"0._output_: toy_energy is a loss of the student alone, so {key!r} has no meaning for it; "
-        f"remove it"
+        f"0._output_: toy_energy is a loss of the student alone, so {key!r} "
+        f"{NO_MEANING_FOR_IT}; remove it"
     )
 
 

@@ -4,6 +4,8 @@ import gc
 
 import pytest
 import torch
+from messages.planning import NOT_IN_TEACHER
+from messages.sessions import NOT_SEEN_OF_TEACHER
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -129,7 +131,7 @@ def test_a_parameter_that_cannot_be_read_frees_the_activations(
     session = tersely.attach(student, plan, teacher=teacher)
     run(session, watched=watched)
 
-    with pytest.raises(tersely.SessionError, match="the teacher does not have"):
+    with pytest.raises(tersely.SessionError, match=NOT_IN_TEACHER):
         session.loss()
 
     assert watched.alive == 0
@@ -205,7 +207,7 @@ def test_a_cache_that_fails_midway_frees_the_teacher_s_values(distilled, watched
     def half(teacher, inputs):
         teacher[0](inputs)
 
-    with pytest.raises(tersely.SessionError, match="of the teacher was not seen"):
+    with pytest.raises(tersely.SessionError, match=NOT_SEEN_OF_TEACHER):
         session.cache_teacher([batch()], tmp_path, forward=half)
 
     assert watched.alive == 0

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import NOT_SEEN_OF_STUDENT
 from torch import nn
 
 import tersely
@@ -113,7 +114,7 @@ def test_a_side_that_was_not_seen_is_named(deep, teacher):
     deep[0](ONES)
     session.teacher_forward(ONES)
 
-    with pytest.raises(tersely.SessionError, match=r"1\._output_ of the student was not seen"):
+    with pytest.raises(tersely.SessionError, match=f"1\\._output_ {NOT_SEEN_OF_STUDENT}"):
         session.loss()
 
 

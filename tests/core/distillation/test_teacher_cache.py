@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from messages.sessions import NO_TEACHER
 from safetensors.torch import load_file, save_file
 
 import tersely
@@ -189,5 +190,5 @@ def test_a_batch_without_a_cache_says_what_to_call(distilled):
 def test_a_session_without_a_teacher_has_nothing_to_cache(distilled, tmp_path):
     session = distilled(teacher=None)
 
-    with pytest.raises(tersely.SessionError, match="the session has no teacher"):
+    with pytest.raises(tersely.SessionError, match=NO_TEACHER):
         session.cache_teacher(BATCHES, tmp_path)

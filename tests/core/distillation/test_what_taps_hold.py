@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from messages.planning import SEVERAL_TENSORS, WRITE_THE_KEY
+from messages.sessions import NOT_SEEN_OF_STUDENT
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -108,9 +110,7 @@ def test_a_part_that_is_recomputed_in_backward_fills_no_tap():
     student.is_skipping = True
     student(X)
     session.teacher_forward(X)
-    with pytest.raises(
-        tersely.SessionError, match=r"part\.0\._output_ of the student was not seen"
-    ):
+    with pytest.raises(tersely.SessionError, match=f"part\\.0\\._output_ {NOT_SEEN_OF_STUDENT}"):
         session.loss()
 
 
@@ -143,8 +143,8 @@ def test_a_mapping_with_several_tensors_is_refused_with_the_loss_and_not_in_the_
     with pytest.raises(tersely.SessionError) as caught:
         session.loss()
     assert str(caught.value) == (
-        "output target '_output_' of a Returning is a mapping with several tensors: loss, logits; "
-        "write the key, as in _output_loss"
+        f"output target '_output_' of a Returning {SEVERAL_TENSORS}: loss, logits; "
+        f"{WRITE_THE_KEY} _output_loss"
     )
     student(X)
     session.teacher_forward(X)

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from messages.documents import STRINGS_EXPECTED
 
 from tersely import ConfigError, load_recipe, migrate
 from tersely.document.messages.translate import translate
@@ -115,7 +116,7 @@ def test_selectors_of_other_types_are_not_migrated(key, bad):
     said = refusal(migrate, [{key: bad, "sparsity": 0.5}, {key: bad, "sparsity": 0.5}])
 
     assert f"[1].{key}: found " in said
-    assert said.count(", expected a list of strings") == 2
+    assert said.count(f", {STRINGS_EXPECTED}") == 2
 
 
 def test_a_migrated_list_of_many_layers_keeps_its_order_where_none_overlap():

@@ -3,7 +3,15 @@
 import json
 
 import pytest
-from messages import found
+from messages.documents import (
+    NO_SUCH_FILE,
+    NOT_IN_CONFIG_LISTS,
+    RECIPE_FILE,
+    RELATIVE_TO_JOB,
+    SCHEDULE_INSTEAD,
+    STRINGS_EXPECTED,
+    found,
+)
 
 from tersely import __version__
 from tersely.cli import main as main_module
@@ -92,16 +100,18 @@ def test_problems_are_printed_with_file_line_and_column(run, write):
 
     assert run("validate", "good.yaml", "bad.yaml") == (
         1,
-        "good.yaml: valid (recipe)\n"
-        "bad.yaml:4:15: pruning.config_list[0].op_types: found 'Linear', expected a list of "
-        "strings (write a list: [Linear])\n"
-        "    4 |   - op_types: Linear\n"
-        "      |               ^^^^^^\n"
-        "bad.yaml:5:19: pruning.config_list[0].sparse_ratio: found 50, expected a number from "
-        "0 to 1 (for 50 percent write 0.5)\n"
-        "    5 |     sparse_ratio: 50\n"
-        "      |                   ^^\n"
-        "2 problems in 1 of 2 files\n",
+        (
+            "good.yaml: valid (recipe)\n"
+            f"bad.yaml:4:15: pruning.config_list[0].op_types: found 'Linear', {STRINGS_EXPECTED} "
+            "(write a list: [Linear])\n"
+            "    4 |   - op_types: Linear\n"
+            "      |               ^^^^^^\n"
+            "bad.yaml:5:19: pruning.config_list[0].sparse_ratio: found 50, expected a number from "
+            "0 to 1 (for 50 percent write 0.5)\n"
+            "    5 |     sparse_ratio: 50\n"
+            "      |                   ^^\n"
+            "2 problems in 1 of 2 files\n"
+        ),
         "",
     )
 
@@ -158,9 +168,11 @@ def test_a_file_that_cannot_be_read_is_a_problem_like_others(run, write):
 
     assert run("validate", "god.yaml", "good.yaml") == (
         1,
-        "god.yaml: there is no such file (did you mean 'good.yaml'?)\n"
-        "good.yaml: valid (recipe)\n"
-        "1 problem in 1 of 2 files\n",
+        (
+            f"god.yaml: {NO_SUCH_FILE} (did you mean 'good.yaml'?)\n"
+            "good.yaml: valid (recipe)\n"
+            "1 problem in 1 of 2 files\n"
+        ),
         "",
     )
 
@@ -211,11 +223,13 @@ def test_a_job_without_its_recipe_file_says_so(run, write):
 
     assert run("validate", "job.yaml") == (
         1,
-        "job.yaml:3:9: recipe: found 'nowhere.yaml', expected a recipe file: there is no file "
-        "'nowhere.yaml' (the path is relative to the job's own folder)\n"
-        "    3 | recipe: nowhere.yaml\n"
-        "      |         ^^^^^^^^^^^^\n"
-        "1 problem in 1 of 1 file\n",
+        (
+            f"job.yaml:3:9: recipe: found 'nowhere.yaml', {RECIPE_FILE} 'nowhere.yaml' "
+            f"{RELATIVE_TO_JOB}\n"
+            "    3 | recipe: nowhere.yaml\n"
+            "      |         ^^^^^^^^^^^^\n"
+            "1 problem in 1 of 1 file\n"
+        ),
         "",
     )
 
@@ -266,9 +280,11 @@ def test_what_cannot_be_migrated_is_shown_in_its_place(run, write):
     assert run("migrate", "old.yaml") == (
         1,
         "",
-        "tersely: old.yaml has 1 problem:\n"
-        "old.yaml:3:14: [0].frequency: 'frequency' has no meaning in a config list of this "
-        "specification (write a schedule with begin, every and times in the pruning stage)\n"
-        "    3 |   frequency: 2\n"
-        "      |              ^\n",
+        (
+            "tersely: old.yaml has 1 problem:\n"
+            f"old.yaml:3:14: [0].frequency: 'frequency' {NOT_IN_CONFIG_LISTS} ({SCHEDULE_INSTEAD}"
+            ")\n"
+            "    3 |   frequency: 2\n"
+            "      |              ^\n"
+        ),
     )

@@ -5,6 +5,7 @@ import random
 from fractions import Fraction
 
 import pytest
+from messages.documents import ONLY_ONE
 
 import tersely
 
@@ -48,7 +49,7 @@ def test_bounds_that_are_fractions_are_compared():
 
 def test_a_fraction_and_a_threshold_exclude_each_other():
     entry = {"op_types": ["Linear"], "sparse_ratio": "1/2", "sparse_threshold": 0.1}
-    with pytest.raises(tersely.ConfigError, match="expected only one of them"):
+    with pytest.raises(tersely.ConfigError, match=ONLY_ONE):
         tersely.load_recipe({"pruning": {"algorithm": "level", "config_list": [entry]}})
 
 

@@ -1,7 +1,7 @@
 """Reading JSON: strict, and with the same places and problems as YAML."""
 
 import pytest
-from messages import found
+from messages.documents import EMPTY_FILE, KEY_IN_QUOTES, found, given_twice, nested
 
 from tersely import ConfigError
 from tersely.document.reading.json_text import read_json
@@ -34,7 +34,7 @@ def test_a_key_given_twice_is_reported_at_the_second_one():
 
     assert document.data == {"a": 1}
     assert [str(problem) for problem in document.problems([])] == [
-        "2:2: a: the key 'a' is given twice, first on line 1 (keep one of them)"
+        f"2:2: a: the key 'a' {given_twice(1)} (keep one of them)"
     ]
     assert document.mark(("a",)) == Mark(1, 7)  # of the value that counts
 
@@ -52,13 +52,13 @@ def test_a_number_is_finite():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "1:1: the file is empty, expected a document"),
-        ("{'a': 1}", "1:2: not JSON: expecting property name enclosed in double quotes (put keys in double quotes, without a comma after the last one)"),
+        ("", f"1:1: {EMPTY_FILE}"),
+        ("{'a': 1}", f"1:2: not JSON: expecting {KEY_IN_QUOTES} (put keys in double quotes, without a comma after the last one)"),
         ('{"a" 1}', "1:6: not JSON: expecting ':' delimiter"),
         ('{"a": 1} {}', "1:10: not JSON: extra data"),
         ('{"a":\n tru}', "2:2: not JSON: expecting value"),
         ('"a\nb"', "1:3: not JSON: invalid control character at"),
-        ("[" * 100_000, "mappings and lists are nested too deeply"),
+        ("[" * 100_000, nested("too deeply")),
         ("9" * 5000, "an integer has too many digits"),
     ],
 )  # fmt: skip

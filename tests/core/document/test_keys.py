@@ -1,7 +1,23 @@
 """What is said about keys that are unknown, missing, or in the wrong place."""
 
 import pytest
-from messages import did_you_mean, found, migrated, misplaced_key, unknown_key, without_stages
+from messages.documents import (
+    IN_A_JOB,
+    IN_AN_ENTRY,
+    LIST_OF_MAPPINGS,
+    LOSS_IN_ENTRIES,
+    NO_KEYS,
+    OPTIONS_INSTEAD,
+    SCHEDULE_INSTEAD,
+    at_least,
+    did_you_mean,
+    found,
+    list_of_at_least,
+    migrated,
+    misplaced_key,
+    unknown_key,
+    without_stages,
+)
 
 STAGE = "pruning: {algorithm: level, config_list: [{op_types: [Linear], %s}]}"
 
@@ -17,7 +33,7 @@ STAGE = "pruning: {algorithm: level, config_list: [{op_types: [Linear], %s}]}"
         ("algorithm", misplaced_key("algorithm", "a pruning stage", "a pruning entry", "write it in the stage, next to 'config_list'")),
         ("strict", misplaced_key("strict", "a recipe", "a pruning entry", "write it at the top of the recipe")),
         ("dims", misplaced_key("dims", "an alignment", "a pruning entry", "write it under 'align'")),
-        ("model", misplaced_key("model", "a job", "a pruning entry", "write it in a job, next to 'recipe'")),
+        ("model", misplaced_key("model", "a job", "a pruning entry", IN_A_JOB)),
     ],
 )  # fmt: skip
 def test_a_key_that_a_pruning_entry_does_not_have(lines, key, message):
@@ -82,8 +98,8 @@ def test_a_setting_is_a_mapping(entry_lines):
         ("exclude", migrated("write exclude_op_names, exclude_op_names_re or exclude_op_types")),
         ("quant_types", migrated("write target_names")),
         ("quant_bits", migrated("write quant_dtype")),
-        ("quant_start_step", "give it to the algorithm, in the options of the quantization stage"),
-        ("start_epoch", "write a schedule with begin, every and times in the pruning stage"),
+        ("quant_start_step", OPTIONS_INSTEAD),
+        ("start_epoch", SCHEDULE_INSTEAD),
         ("final_sparsity", "write sparse_ratio, and a schedule in the pruning stage"),
     ],
 )  # fmt: skip
@@ -114,13 +130,13 @@ def test_the_legacy_type_default_says_what_to_write(entry_lines, key):
         ("pruning: 3", ["1:10: pruning: " + found("3", "a pruning stage or a list of them")]),
         ("pruning: []", ["1:10: pruning: " + found("[]", "a pruning stage or a list of them")]),
         ("pruning: [3]", ["1:11: pruning[0]: " + found("3", "a pruning stage", "a mapping")]),
-        ("pruning: {}", ["1:10: pruning: missing key 'algorithm' in a pruning stage (write algorithm: l1_norm, level, power or taylor)", "1:10: pruning: missing key 'config_list' in a pruning stage (write config_list: a list of at least 1 mapping)"]),
+        ("pruning: {}", ["1:10: pruning: missing key 'algorithm' in a pruning stage (write algorithm: l1_norm, level, power or taylor)", f"1:10: pruning: missing key 'config_list' in a pruning stage (write config_list: {list_of_at_least(1, 'mapping')})"]),
         ("pruning: {algoritm: level, config_list: [{op_types: [a]}]}", ["1:11: pruning.algoritm: " + unknown_key("algoritm", "a pruning stage", did_you_mean("algorithm"))]),
-        ("pruning: {algorithm: level, config_list: []}", ["1:42: pruning.config_list: " + found("[]", "a list of at least 1 mapping")]),
-        ("pruning: {algorithm: level, config_list: {op_types: [a]}}", ["1:42: pruning.config_list: " + found('{"op_types": ["a"]}', "a list of at least 1 mapping", "write a list: begin the mapping with '- '")]),
+        ("pruning: {algorithm: level, config_list: []}", ["1:42: pruning.config_list: " + found("[]", list_of_at_least(1, "mapping"))]),
+        ("pruning: {algorithm: level, config_list: {op_types: [a]}}", ["1:42: pruning.config_list: " + found('{"op_types": ["a"]}', list_of_at_least(1, "mapping"), LIST_OF_MAPPINGS)]),
         ("pruning: {algorithm: level, config_list: [a]}", ["1:43: pruning.config_list[0]: " + found("'a'", "a pruning entry", "a mapping")]),
-        ("distillation: {algorithm: a, config_list: [{op_types: [a]}]}", ["1:16: distillation.algorithm: " + misplaced_key("algorithm", "a pruning stage or a quantization stage", "a distillation stage", "a loss is written in each entry: apply_method: a")]),
-        ("quantization: {algorithm: ptq, op_types: [a], config_list: [{op_types: [a]}]}", ["1:32: quantization.op_types: " + misplaced_key("op_types", "a quantization entry", "a quantization stage", "write it in an entry of 'config_list'")]),
+        ("distillation: {algorithm: a, config_list: [{op_types: [a]}]}", ["1:16: distillation.algorithm: " + misplaced_key("algorithm", "a pruning stage or a quantization stage", "a distillation stage", f"{LOSS_IN_ENTRIES} a")]),
+        ("quantization: {algorithm: ptq, op_types: [a], config_list: [{op_types: [a]}]}", ["1:32: quantization.op_types: " + misplaced_key("op_types", "a quantization entry", "a quantization stage", f"write it {IN_AN_ENTRY}")]),
         ("quantization: {algorithm: ptq, begin: 1, config_list: [{op_types: [a]}]}", ["1:32: quantization.begin: " + unknown_key("begin", "a quantization stage", "the keys are algorithm, options, config_list, unreached, preset, for, reduce_range, fuse_names, exclude_op_names, exclude_op_names_re, exclude_op_types")]),
         ("pruning: {algorithm: level, begin: 1, config_list: [{op_types: [a]}]}", ["1:29: pruning.begin: " + misplaced_key("begin", "a schedule", "a pruning stage", "write it under 'schedule'")]),
     ],
@@ -146,13 +162,12 @@ def test_a_schedule_counts_steps(lines):
     assert lines(
         f"pruning:\n  algorithm: level\n  schedule: {schedule}\n  config_list: [{{op_types: [a]}}]"
     ) == [
-        "3:32: pruning.schedule.begin: " + found("-1", "an integer of at least 0"),
-        "3:43: pruning.schedule.every: " + found("0", "an integer of at least 1"),
-        "3:53: pruning.schedule.times: " + found("1.5", "an integer of at least 1"),
+        "3:32: pruning.schedule.begin: " + found("-1", at_least(0)),
+        "3:43: pruning.schedule.every: " + found("0", at_least(1)),
+        "3:53: pruning.schedule.times: " + found("1.5", at_least(1)),
         "3:58: pruning.schedule.steps: "
         + unknown_key("steps", "a schedule", "the keys are name, begin, every, times, options"),
-        "3:78: pruning.schedule.options.a: "
-        + unknown_key("a", "the options of agp", "no keys are allowed here"),
+        "3:78: pruning.schedule.options.a: " + unknown_key("a", "the options of agp", NO_KEYS),
     ]
 
 
@@ -186,10 +201,10 @@ pruning: {}
         "1:8: model: " + found("'a'", "a string such as 'my_package.models:build'"),
         "2:9: output: " + found("''", "a string that is not empty"),
         "3:19: export[0].format: " + found("'onnxx'", "an exporter: onnx", did_you_mean("onnx")),
-        "3:59: export[1].options.opset: " + found("3", "an integer of at least 17"),
+        "3:59: export[1].options.opset: " + found("3", at_least(17)),
         "3:62: export[1].options.x: " + unknown_key("x", "the options of onnx", "the only key is opset"),
         "3:70: export[2]: missing key 'format' in an export (write format: onnx)",
-        "4:7: seed: " + found("-1", "an integer of at least 0"),
+        "4:7: seed: " + found("-1", at_least(0)),
         "5:8: data.calib: " + unknown_key("calib", "the data of a job", did_you_mean("calibration")),
         "6:8: train: " + found("'train.py:fit:x'", "a string such as 'my_package.models:build'"),
         "7:13: model_args: " + found("[1]", "a mapping"),

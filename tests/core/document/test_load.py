@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from messages.documents import RECIPE_FILE, RELATIVE_TO_JOB, STRINGS_EXPECTED
 
 import tersely
 from tersely.document.job import Export, JobData
@@ -127,8 +128,8 @@ def test_a_wrong_file_is_named_with_every_problem(tmp_path):
         f"{path} has 2 problems:\n"
         "  2:14: pruning.algorithm: found 'lvel', expected a pruner: l1_norm, level, power or "
         "taylor (did you mean 'level'?)\n"
-        "  4:15: pruning.config_list[0].op_types: found 'Linear', expected a list of strings "
-        "(write a list: [Linear])"
+        f"  4:15: pruning.config_list[0].op_types: found 'Linear', {STRINGS_EXPECTED} (write "
+        "a list: [Linear])"
     )
 
 
@@ -211,8 +212,7 @@ def test_a_recipe_file_that_is_missing_is_a_problem_of_the_job(folder):
     (problem,) = caught.value.problems
     missing = str(folder.resolve() / "recipes" / "first.yaml")
     assert str(problem) == (
-        f"4:9: recipe: found 'recipes/first.yaml', expected a recipe file: there is no file "
-        f"{missing!r} (the path is relative to the job's own folder)"
+        f"4:9: recipe: found 'recipes/first.yaml', {RECIPE_FILE} {missing!r} {RELATIVE_TO_JOB}"
     )
 
 

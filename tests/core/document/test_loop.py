@@ -1,7 +1,16 @@
 """The built-in loop in a job: its defaults, what must stand beside it, and how mistakes read."""
 
 import pytest
-from messages import did_you_mean, found, misplaced_key, unknown_key
+from messages.documents import (
+    IN_A_JOB,
+    NO_TRAINING,
+    WRITE_A_LOOP,
+    at_least,
+    did_you_mean,
+    found,
+    misplaced_key,
+    unknown_key,
+)
 
 from tersely.document.job import Loop
 from tersely.document.load import load_job
@@ -42,8 +51,7 @@ def test_a_period_that_begins_while_training_needs_training(divided):
     found = divided(f"{first}, {{{QUANTIZE}}}", "")
     assert len(found) == 1
     assert (
-        "recipe.stages[1]: the second period begins during training, but the job has neither "
-        "'train' nor 'loop' (write loop: "
+        f"recipe.stages[1]: the second period begins during training, {NO_TRAINING} (write loop: "
     ) in found[0]
     assert divided(f"{first}, {{{QUANTIZE}}}", "train: parts:train\n") == []
     assert divided(f"{{{PRUNE}}}", "") == []
@@ -117,8 +125,10 @@ def test_the_batches_belong_to_the_loop(job_problems):
         "{train: 'module:callable'}; it returns the batches of one epoch)"
     ]
     assert job_problems(BATCHES) == [
-        "5:8: data.train: 'train' gives its batches to 'loop', and the job has none (write loop: "
-        "{epochs: ..., lr: ..., loss: ...})"
+        (
+            "5:8: data.train: 'train' gives its batches to 'loop', and the job has none ("
+            f"{WRITE_A_LOOP})"
+        )
     ]
     assert job_problems(BATCHES + "train: parts:finetune\n") == [
         "5:8: data.train: 'train' gives its batches to 'loop', and the job has none (your own loop "
@@ -143,7 +153,7 @@ loop:
     losses = "cross_entropy, mse, l1, smooth_l1, bce_with_logits, nll, output, none"
 
     assert job_problems(BATCHES + text) == [
-        "7:11: loop.epochs: " + found("0", "an integer of at least 1"),
+        "7:11: loop.epochs: " + found("0", at_least(1)),
         "8:7: loop.lr: " + found("'0.1'", "a number above 0", "write 0.1 without quotes"),
         f"9:9: loop.loss: found 'cross_entrpy', expected {losses} or a string such as "
         "'my_package.losses:loss' (did you mean 'cross_entropy'?)",
@@ -151,8 +161,7 @@ loop:
         + unknown_key("momentun", "the options of sgd", did_you_mean("momentum")),
         "11:3: loop.schedule: "
         + unknown_key("schedule", "a training loop", did_you_mean("lr_schedule")),
-        "12:3: loop.seed: "
-        + misplaced_key("seed", "a job", "a training loop", "write it in a job, next to 'recipe'"),
+        "12:3: loop.seed: " + misplaced_key("seed", "a job", "a training loop", IN_A_JOB),
     ]
 
 

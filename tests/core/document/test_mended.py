@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from messages.documents import IN_AN_ENTRY, LOSS_IN_ENTRIES
 
 import tersely
 from tersely.document.load import load_job
@@ -27,7 +28,7 @@ def test_an_algorithm_of_distillation_is_a_loss_of_its_entries():
 
     hint = hint_of({"distillation": stage})
 
-    assert hint == "a loss is written in each entry: apply_method: kl"
+    assert hint == f"{LOSS_IN_ENTRIES} kl"
 
 
 ENTRY = {"op_types": ["Linear"], "sparse_ratio": 0.5}
@@ -126,7 +127,7 @@ def test_a_sparsity_of_a_stage_is_one_of_its_entries():
 
     hint = problems_of({"pruning": stage})["pruning.sparsity"]
 
-    assert hint == "write sparse_ratio: 0.5, in an entry of 'config_list'"
+    assert hint == f"write sparse_ratio: 0.5, {IN_AN_ENTRY}"
 
 
 @pytest.mark.parametrize(("word", "meant"), [("yes", "true"), ("Off", "false"), ("no", "false")])

@@ -1,7 +1,13 @@
 """Config lists of NNI 1.x and 2.x in this specification."""
 
 import pytest
-from messages import did_you_mean, found
+from messages.documents import (
+    NOT_IN_CONFIG_LISTS,
+    OPTIONS_INSTEAD,
+    SCHEDULE_INSTEAD,
+    did_you_mean,
+    found,
+)
 
 from tersely import ConfigError, migrate
 from tersely.document.load import parse_config_list
@@ -162,13 +168,13 @@ def test_what_is_migrated_is_not_changed():
         ([{"sparsity": 0.5}, 3], "[1]: " + found("3", "an entry", "a mapping")),
         ([{"sparsity": 0.5, "op_partial_names": "a"}], "[0].op_partial_names: " + found("'a'", "a list of strings")),
         ([{"total_sparsity": 0.5, "max_sparsity_per_layer": {"a": 0.9}}], "[0].max_sparsity_per_layer: " + found("a largest sparsity for each layer", "one number", "write an entry with op_names and max_sparse_ratio for each layer")),
-        ([{"sparsity": 0.5, "start_epoch": 1}], "[0].start_epoch: 'start_epoch' has no meaning in a config list of this specification (write a schedule with begin, every and times in the pruning stage)"),
+        ([{"sparsity": 0.5, "start_epoch": 1}], f"[0].start_epoch: 'start_epoch' {NOT_IN_CONFIG_LISTS} ({SCHEDULE_INSTEAD})"),
         ([{"sparsity": 0.5}, {"exclude": True, "op_names": ["a"], "op_types": ["b"]}], "[1].exclude: an exclude by both names and types is not supported here (exclude by op_names alone, or by op_types alone)"),
         ([{"quant_types": ["wieght"], "quant_bits": 8}], "[0].quant_types[0]: " + found("'wieght'", "weight, bias, input or output", did_you_mean("weight"))),
         ([{"quant_types": "weight", "quant_bits": 8}], "[0].quant_types: " + found("'weight'", "a list of strings")),
         ([{"quant_types": ["weight"], "quant_bits": 32}], "[0].quant_bits: " + found("32", "an integer from 1 to 16", "32 bits are not quantized: leave the target out")),
         ([{"quant_types": ["weight"], "quant_bits": {"weight": "8"}}], "[0].quant_bits.weight: " + found("'8'", "an integer from 1 to 16")),
-        ([{"quant_types": ["weight"], "quant_start_step": 3}], "[0].quant_start_step: 'quant_start_step' has no meaning in a config list of this specification (give it to the algorithm, in the options of the quantization stage)"),
+        ([{"quant_types": ["weight"], "quant_start_step": 3}], f"[0].quant_start_step: 'quant_start_step' {NOT_IN_CONFIG_LISTS} ({OPTIONS_INSTEAD})"),
     ],
 )  # fmt: skip
 def test_what_has_no_meaning_here_is_refused(config_list, message):

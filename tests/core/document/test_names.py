@@ -1,7 +1,8 @@
 """What is said about names of plugins: unknown, ambiguous, broken, or with broken schemas."""
 
 import pytest
-from messages import did_you_mean, found, unknown_key
+from messages.documents import at_least, did_you_mean, found, unknown_key
+from messages.plugins import FAMILY_NOT_INSTALLED, MIGHT_PROVIDE
 
 import tersely
 from tersely.registry import registry as registry_module
@@ -35,7 +36,10 @@ def test_without_a_near_name_the_official_plugin_is_offered(lines):
         + found(
             "'movement'",
             "a pruner: l1_norm, level, power or taylor",
-            "tersely-pruning, which provides the official pruners, is not installed: pip install tersely-pruning",
+            (
+                f"tersely-pruning, which provides the official pruners, {FAMILY_NOT_INSTALLED} "
+                "tersely-pruning"
+            ),
         )
     ]
 
@@ -50,9 +54,11 @@ def test_without_any_plugin_it_is_said_that_there_is_none(lines, registry):
     registry.unregister("tersely-known")
 
     assert lines(STAGE % "level") == [
-        "1:22: pruning.algorithm: found 'level', but no plugin that provides a pruner is installed "
-        "(tersely-pruning, which provides the official pruners, is not installed: "
-        "pip install tersely-pruning)"
+        (
+            "1:22: pruning.algorithm: found 'level', but no plugin that provides a pruner is "
+            "installed (tersely-pruning, which provides the official pruners, "
+            f"{FAMILY_NOT_INSTALLED} tersely-pruning)"
+        )
     ]
 
 
@@ -69,7 +75,7 @@ def test_a_broken_plugin_that_might_provide_the_name_is_named(lines, tmp_path, m
     (line,) = lines(STAGE % "bad_norm")
 
     assert line.startswith("1:22: pruning.algorithm: found 'bad_norm', but no plugin that")
-    assert "tersely-bad 1.2, which might provide it, is broken: " in line
+    assert f"tersely-bad 1.2, {MIGHT_PROVIDE} broken: " in line
     assert "No module named 'tersely_missing_dependency'" in line
 
 
@@ -118,8 +124,10 @@ def test_options_without_defaults_have_to_be_given(lines):
         "(write options: the options of taylor)"
     ]
     assert lines(text % "options: {}, ") == [
-        "1:39: pruning.options: missing key 'steps' in the options of taylor "
-        "(write steps: an integer of at least 1)"
+        (
+            "1:39: pruning.options: missing key 'steps' in the options of taylor (write steps: "
+            f"{at_least(1)})"
+        )
     ]
 
 

@@ -1,7 +1,7 @@
 """Periods: how stages get their time, and what is said of those that cannot follow one another."""
 
 import pytest
-from messages import found, misplaced_key
+from messages.documents import found, misplaced_key
 
 import tersely
 

@@ -6,7 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
-from messages import found
+from messages.documents import found
 
 from tersely import ConfigError
 from tersely.document.reading.python_data import read_python

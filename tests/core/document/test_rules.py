@@ -3,7 +3,7 @@
 import warnings
 
 import pytest
-from messages import found
+from messages.documents import ONLY_ONE, found
 
 
 @pytest.mark.parametrize(
@@ -12,8 +12,7 @@ from messages import found
 )
 def test_a_ratio_and_a_threshold_exclude_each_other(entry_lines, first, second):
     message = (
-        f"found {second!r} together with {first!r}, expected only one of them "
-        f"(remove {second!r} or {first!r})"
+        f"found {second!r} together with {first!r}, {ONLY_ONE} (remove {second!r} or {first!r})"
     )
     both = {first: 0.5, second: 0.5}
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from messages.documents import NO_SUCH_FILE
 
 from tersely import ConfigError
 from tersely.document.reading.positions import Mark
@@ -35,16 +36,14 @@ def test_python_data_is_read_as_it_is():
 def test_a_missing_file_names_the_nearest_one(tmp_path):
     (tmp_path / "recipe.yaml").touch()
 
-    assert refusal(tmp_path / "recpie.yaml") == (
-        "there is no such file (did you mean 'recipe.yaml'?)"
-    )
+    assert refusal(tmp_path / "recpie.yaml") == f"{NO_SUCH_FILE} (did you mean 'recipe.yaml'?)"
 
 
 def test_a_missing_folder_is_said_to_be_missing(tmp_path):
     folder = tmp_path / "nowhere"
 
     assert refusal(folder / "recipe.yaml") == (
-        f"there is no such file (there is no folder {str(folder)!r} either)"
+        f"{NO_SUCH_FILE} (there is no folder {str(folder)!r} either)"
     )
 
 

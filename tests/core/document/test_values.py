@@ -1,7 +1,16 @@
 """What is said about values that do not fit: found, expected, and what to write."""
 
 import pytest
-from messages import did_you_mean, found, unknown_key
+from messages.documents import (
+    INTEGER_DTYPES,
+    LIST_OF_MAPPINGS,
+    NO_KEYS,
+    at_least,
+    did_you_mean,
+    found,
+    list_of_at_least,
+    unknown_key,
+)
 
 SHARE = "a number from 0 to 1"
 
@@ -36,9 +45,9 @@ def test_both_ends_of_a_share_are_legal(entry_lines, value):
     ("key", "value", "message"),
     [
         ("sparse_threshold", "high", found("'high'", "a number")),
-        ("internal_metric_block", 0, found("0", "an integer of at least 1")),
-        ("internal_metric_block", 1.5, found("1.5", "an integer of at least 1")),
-        ("internal_metric_block", "2", found("'2'", "an integer of at least 1", "write 2 without quotes")),
+        ("internal_metric_block", 0, found("0", at_least(1))),
+        ("internal_metric_block", 1.5, found("1.5", at_least(1))),
+        ("internal_metric_block", "2", found("'2'", at_least(1), "write 2 without quotes")),
         ("global_group_id", 1.5, found("1.5", "a string or an integer")),
         ("dependency_group_id", True, found("true", "a string or an integer")),
         ("apply_method", "mull", found("'mull'", "mul or add", did_you_mean("mul"))),
@@ -50,7 +59,7 @@ def test_both_ends_of_a_share_are_legal(entry_lines, value):
         ("align", "weight", found("'weight'", "an alignment (a mapping)", "write a mapping: {target_name: weight, dims: [0]}")),
         ("target_names", "weight", found("'weight'", "a list of strings", "write a list: [weight]")),
         ("op_names", "conv", found("'conv'", "a list of strings", "write a list: [conv]")),
-        ("op_types", {"a": 1}, found('{"a": 1}', "a list of strings", "write a list: begin the mapping with '- '")),
+        ("op_types", {"a": 1}, found('{"a": 1}', "a list of strings", LIST_OF_MAPPINGS)),
         ("target_settings", ["weight"], found('["weight"]', "a mapping")),
     ],
 )  # fmt: skip
@@ -62,9 +71,9 @@ def test_a_pruning_value_of_the_wrong_kind(entry_lines, key, value, message):
     ("align", "message"),
     [
         ({"dims": [0]}, "align: missing key 'target_name' in an alignment (write target_name: a string that is not empty)"),
-        ({"target_name": "weight"}, "align: missing key 'dims' in an alignment (write dims: a list of at least 1 integer)"),
-        ({"target_name": "weight", "dims": 0}, "align.dims: " + found("0", "a list of at least 1 integer", "write a list: [0]")),
-        ({"target_name": "weight", "dims": []}, "align.dims: " + found("[]", "a list of at least 1 integer")),
+        ({"target_name": "weight"}, f"align: missing key 'dims' in an alignment (write dims: {list_of_at_least(1, 'integer')})"),
+        ({"target_name": "weight", "dims": 0}, "align.dims: " + found("0", list_of_at_least(1, "integer"), "write a list: [0]")),
+        ({"target_name": "weight", "dims": []}, "align.dims: " + found("[]", list_of_at_least(1, "integer"))),
         ({"target_name": "weight", "dims": [0.5]}, "align.dims[0]: " + found("0.5", "an integer")),
         ({"target_name": "weight", "dims": [0], "dim": 1}, "align.dim: " + unknown_key("dim", "an alignment", did_you_mean("dims"))),
     ],
@@ -79,7 +88,7 @@ def test_an_alignment_may_count_dimensions_from_the_end_and_leave_the_module_out
     assert entry_lines("pruning", align=align) == []
 
 
-BITS = "expected int2 to int16, uint1 to uint16, float8_e4m3fn, float8_e5m2, or int32 for a bias"
+BITS = f"expected {INTEGER_DTYPES}, float8_e4m3fn, float8_e5m2, or int32 for a bias"
 
 
 @pytest.mark.parametrize(
@@ -108,12 +117,12 @@ def test_every_width_of_the_specification_is_legal(entry_lines, name):
 
 def test_a_group_to_fuse_has_at_least_two_names(entry_lines):
     assert entry_lines("quantization", fuse_names=[["conv"], "bn", ["a", "b"]]) == [
-        "[0].fuse_names[0]: " + found('["conv"]', "a list of at least 2 strings"),
-        "[0].fuse_names[1]: " + found("'bn'", "a list of at least 2 strings"),
+        "[0].fuse_names[0]: " + found('["conv"]', list_of_at_least(2, "strings")),
+        "[0].fuse_names[1]: " + found("'bn'", list_of_at_least(2, "strings")),
     ]
 
 
-LINK = "expected a string or a list of at least 1 string"
+LINK = f"expected a string or {list_of_at_least(1, 'string')}"
 
 
 @pytest.mark.parametrize(
@@ -129,14 +138,17 @@ LINK = "expected a string or a list of at least 1 string"
         ("apply_method", {"kl": {"temperature": 0}}, "apply_method.kl.temperature: " + found("0", "a number above 0")),
         ("apply_method", {"kl": {"alpha": 1}}, "apply_method.kl.alpha: " + unknown_key("alpha", "the options of kl", "the only key is temperature")),
         ("apply_method", {"kl": {"temp": 1}}, "apply_method.kl.temp: " + unknown_key("temp", "the options of kl", did_you_mean("temperature"))),
-        ("apply_method", {"mse": {"a": 1}}, "apply_method.mse.a: " + unknown_key("a", "the options of mse", "no keys are allowed here")),
+        ("apply_method", {"mse": {"a": 1}}, "apply_method.mse.a: " + unknown_key("a", "the options of mse", NO_KEYS)),
     ],
 )  # fmt: skip
 def test_a_distillation_value_of_the_wrong_kind(entry_lines, key, value, message):
     assert entry_lines("distillation", **{key: value}) == [f"[0].{message}"]
 
 
-GRAIN = "expected default, out_channel, per_channel, {name: {option: value}} or a list of at least 1 item"
+GRAIN = (
+    "expected default, out_channel, per_channel, {name: {option: value}} or "
+    f"{list_of_at_least(1, 'item')}"
+)
 
 
 @pytest.mark.parametrize(
@@ -146,13 +158,13 @@ GRAIN = "expected default, out_channel, per_channel, {name: {option: value}} or 
         ("channel", f"granularity: found 'channel', {GRAIN} (write out_channel)"),
         (5, f"granularity: found 5, {GRAIN}"),
         ("block", f"granularity: found 'block', {GRAIN} (write {{block: {{value: ...}}}})"),
-        ([0, 4], "granularity[0]: " + found("0", "-1 or an integer of at least 1")),
-        ([], "granularity: " + found("[]", "a list of at least 1 item")),
+        ([0, 4], "granularity[0]: " + found("0", f"-1 or {at_least(1)}")),
+        ([], "granularity: " + found("[]", list_of_at_least(1, "item"))),
         ({}, "granularity: " + found("{}", "{name: {option: value}}")),
         ({"out_chanel": {}}, "granularity.out_chanel: " + found("'out_chanel'", "a granularity: block, out_channel or per_channel", did_you_mean("out_channel"))),
         ({"out_channel": 3}, "granularity.out_channel: " + found("3", "the options of out_channel", "a mapping")),
-        ({"out_channel": {"a": 1}}, "granularity.out_channel.a: " + unknown_key("a", "the options of out_channel", "no keys are allowed here")),
-        ({"block": {"value": [1.5]}}, "granularity.block.value[0]: " + found("1.5", "-1 or an integer of at least 1")),
+        ({"out_channel": {"a": 1}}, "granularity.out_channel.a: " + unknown_key("a", "the options of out_channel", NO_KEYS)),
+        ({"block": {"value": [1.5]}}, "granularity.block.value[0]: " + found("1.5", f"-1 or {at_least(1)}")),
     ],
 )  # fmt: skip
 def test_a_granularity_that_nobody_understands(entry_lines, value, message):

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from messages import found
+from messages.documents import EMPTY_FILE, found, given_twice, nested
 
 from tersely import ConfigError
 from tersely.document.reading.positions import Mark
@@ -98,7 +98,7 @@ def test_only_a_mapping_can_be_merged():
 
 def test_a_key_given_twice_is_reported_at_the_second_one():
     assert problems("a: 1\nb: 2\na: 3\n") == [
-        "3:1: a: the key 'a' is given twice, first on line 1 (keep one of them)"
+        f"3:1: a: the key 'a' {given_twice(1)} (keep one of them)"
     ]
 
 
@@ -151,9 +151,7 @@ def test_an_integer_can_have_too_many_digits():
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n"])
 def test_an_empty_file_is_no_document(text):
-    assert refusal(text) == (
-        "recipe.yaml has 1 problem:\n  1:1: the file is empty, expected a document"
-    )
+    assert refusal(text) == f"recipe.yaml has 1 problem:\n  1:1: {EMPTY_FILE}"
 
 
 def test_a_file_holds_one_document():
@@ -307,12 +305,9 @@ def test_aliases_that_multiply_are_stopped():
 
 def test_a_document_can_be_too_deep():
     assert refusal(f"a: {'[' * 150}{']' * 150}\n") == (
-        "recipe.yaml has 1 problem:\n"
-        "  1:104: mappings and lists are nested more than 100 levels deep"
+        f"recipe.yaml has 1 problem:\n  1:104: {nested('more than 100 levels deep')}"
     )
 
 
 def test_a_document_can_be_too_deep_for_the_parser():
-    assert refusal("[" * 50_000) == (
-        "recipe.yaml has 1 problem:\n  mappings and lists are nested too deeply"
-    )
+    assert refusal("[" * 50_000) == f"recipe.yaml has 1 problem:\n  {nested('too deeply')}"

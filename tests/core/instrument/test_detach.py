@@ -4,6 +4,8 @@ import copy as copying
 
 import pytest
 import torch
+from messages.planning import LEAVE_OUT_BY_NAME, NOT_IN_MODEL, PLAN_AGAIN
+from messages.sessions import NOTHING_KEPT, STAYS_INSTRUMENTED
 from torch import nn
 
 import tersely
@@ -94,9 +96,7 @@ def test_a_module_of_which_no_subclass_can_be_made_is_refused(snapshot, assert_s
             "target_settings": {"weight": {"sparse_ratio": 0.5}},
         },
     )
-    assert text == (
-        "'1' cannot take another class: ValueError: no heirs; leave it out with exclude_op_names"
-    )
+    assert text == f"'1' cannot take another class: ValueError: no heirs; {LEAVE_OUT_BY_NAME}"
     assert_same(model, before)
 
 
@@ -124,7 +124,7 @@ def test_a_forward_assigned_to_the_instance_is_refused(snapshot, assert_same):
     assert_same(model, before)
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}")
 def test_a_forward_assigned_to_the_instance_does_not_matter_to_weights(prune):
     model = nn.Sequential(nn.Linear(4, 4))
     layer = model[0]
@@ -153,7 +153,7 @@ class _Own(nn.Module):
     ],
     ids=["linear", "convolution", "embedding", "own"],
 )
-@pytest.mark.filterwarnings("ignore:a plain module cannot mask")
+@pytest.mark.filterwarnings(f"ignore:{STAYS_INSTRUMENTED}")
 def test_a_forward_that_another_tool_kept_while_attached_works_afterwards(prune, make, targets):
     torch.manual_seed(0)
     layer = make()
@@ -206,10 +206,7 @@ def test_a_plan_with_a_module_that_the_model_lacks_is_refused(net, snapshot, ass
     before = snapshot(other)
     with pytest.raises(tersely.AttachError) as caught:
         tersely.attach(other, plan)
-    assert str(caught.value) == (
-        "the plan has module 'first', which the model does not have; plan again with "
-        "tersely.plan(model, recipe)"
-    )
+    assert str(caught.value) == (f"the plan has module 'first', {NOT_IN_MODEL}; {PLAN_AGAIN}")
     assert_same(other, before)
 
 
@@ -220,8 +217,8 @@ def test_a_plan_with_another_shape_is_refused(net):
     with pytest.raises(tersely.AttachError) as caught:
         tersely.attach(other, plan)
     assert str(caught.value) == (
-        "the plan has first.weight with shape [8, 6], the model has shape [9, 6] there; plan again "
-        "with tersely.plan(model, recipe)"
+        "the plan has first.weight with shape [8, 6], the model has shape [9, 6] there; "
+        f"{PLAN_AGAIN}"
     )
 
 
@@ -232,8 +229,7 @@ def test_a_plan_with_a_parameter_that_the_module_lacks_is_refused(net):
     with pytest.raises(tersely.AttachError) as caught:
         tersely.attach(other, plan)
     assert str(caught.value) == (
-        "the plan has first.weight with shape [8, 6], the model has nothing there; plan again with "
-        "tersely.plan(model, recipe)"
+        f"the plan has first.weight with shape [8, 6], the model has nothing there; {PLAN_AGAIN}"
     )
 
 
@@ -244,6 +240,5 @@ def test_a_plan_with_a_parameter_that_is_none_now_is_refused(net):
     with pytest.raises(tersely.AttachError) as caught:
         tersely.attach(other, plan)
     assert str(caught.value) == (
-        "the plan has first.bias with shape [8], the model has nothing there; plan again with "
-        "tersely.plan(model, recipe)"
+        f"the plan has first.bias with shape [8], the model has nothing there; {PLAN_AGAIN}"
     )

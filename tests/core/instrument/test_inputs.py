@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.planning import ADDRESS_A_TENSOR, SEVERAL_TENSORS
 from torch import nn
 
 import tersely
@@ -152,10 +153,7 @@ def test_an_input_that_is_no_tensor_is_an_error_that_says_what_it_is():
     masked(model, "_input_x")
     with pytest.raises(tersely.SessionError) as caught:
         model([1, 2])
-    assert str(caught.value) == (
-        "input target '_input_x' of a Plain is a list, not a tensor; address a tensor, or leave "
-        "this target out"
-    )
+    assert str(caught.value) == f"input target '_input_x' of a Plain {ADDRESS_A_TENSOR}"
 
 
 def test_a_missing_argument_is_pythons_own_error():
@@ -193,8 +191,8 @@ def test_the_input_of_a_mapping_with_several_tensors_is_an_error_that_lists_them
     with pytest.raises(tersely.SessionError) as caught:
         model({"left": row, "right": row})
     assert str(caught.value) == (
-        "input target '_input_' of a Plain is a mapping with several tensors: left, right; target "
-        "the input of a module that is called with a tensor"
+        f"input target '_input_' of a Plain {SEVERAL_TENSORS}: left, right; target the input "
+        "of a module that is called with a tensor"
     )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from messages.planning import ADDRESS_A_TENSOR, SEVERAL_TENSORS, WRITE_THE_KEY
 from torch import Tensor, nn
 
 import tersely
@@ -158,8 +159,8 @@ def test_the_output_of_a_mapping_with_one_tensor_is_that_tensor(target):
 @pytest.mark.parametrize("target", ["_output_", "_output_0"])
 def test_the_output_of_a_mapping_with_several_tensors_has_to_be_named(target):
     assert message({"a": ROW, "b": ROW}, target) == (
-        f"output target {target!r} of a Returning is a mapping with several tensors: a, b; write "
-        f"the key, as in _output_a"
+        f"output target {target!r} of a Returning {SEVERAL_TENSORS}: a, b; {WRITE_THE_KEY} "
+        "_output_a"
     )
 
 
@@ -197,8 +198,7 @@ def test_an_element_that_is_none_stays_none():
 
 def test_a_container_inside_a_container_is_an_error_that_says_what_it_is():
     assert message((ROW, [ROW]), "_output_1") == (
-        "output target '_output_1' of a Returning is a list, not a tensor; address a tensor, or "
-        "leave this target out"
+        f"output target '_output_1' of a Returning {ADDRESS_A_TENSOR}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import ON_META
 from torch import nn
 
 import tersely
@@ -28,8 +29,8 @@ def test_a_model_on_the_meta_device_attaches_but_cannot_be_ranked(snapshot, asse
     with pytest.raises(tersely.SessionError) as caught:
         session.compress()
     assert str(caught.value) == (
-        "0.weight is on the meta device, so it has no values to rank; load the model's weights "
-        "before session.compress()"
+        f"0.weight {ON_META}, so it has no values to rank; load the model's weights before "
+        "session.compress()"
     )
 
 

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from messages.planning import PLAN_AGAIN
 from torch import nn
 
 import tersely
@@ -170,7 +171,7 @@ def test_a_plan_of_a_tied_model_does_not_fit_an_untied_one():
         tersely.attach(untied, plan)
     assert str(caught.value) == (
         "the plan has left.weight shared with right.weight, in the model it is shared with "
-        "nothing; plan again with tersely.plan(model, recipe)"
+        f"nothing; {PLAN_AGAIN}"
     )
 
 
@@ -182,5 +183,5 @@ def test_a_plan_of_an_untied_model_does_not_fit_a_tied_one():
         tersely.attach(Twice(), plan)
     assert str(caught.value) == (
         "the plan has left.weight shared with nothing, in the model it is shared with "
-        "right.weight; plan again with tersely.plan(model, recipe)"
+        f"right.weight; {PLAN_AGAIN}"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from messages.sessions import NO_BATCH, ONE_SHAPE
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -285,7 +286,7 @@ def calibration_without_a_batch_fails_everywhere(rank: int) -> None:
         session.calibrate([batch(0)] if rank == 0 else [])
     except tersely.CalibrationError as error:
         text = str(error)
-    assert text == "calibrate() was given no batch in process 1; pass at least one"
+    assert text == f"{NO_BATCH} in process 1; pass at least one"
 
 
 @scenario
@@ -296,10 +297,7 @@ def calibration_with_two_shapes_fails_everywhere(rank: int) -> None:
         session.calibrate([torch.zeros(shape)])
     except tersely.CalibrationError as error:
         text = str(error)
-    assert text == (
-        "act._output_ has another shape in each process: [[5], [2, 5]] without the batch; "
-        "calibrate with one shape"
-    )
+    assert text == f"act._output_ has another shape in each process: [[5], [2, 5]] {ONE_SHAPE}"
 
 
 @scenario

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 import pytest
-from messages import no_report
+from messages.files import ABSENT, no_report
 
 from tersely.cli.main import main
 
@@ -202,7 +202,7 @@ def test_what_is_no_run_cannot_be_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status("compare", tmp_path / "a", tmp_path / "b") == 1
-    assert "does not exist; give the output folder of a finished" in capsys.readouterr().err
+    assert f"{ABSENT} output folder of a finished" in capsys.readouterr().err
 
 
 def test_run_writes_where_it_is_told(workshop: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from messages import no_finished_run
+from messages.files import no_finished_run
 from safetensors.torch import load_file
 
 import tersely

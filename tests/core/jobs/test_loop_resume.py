@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from messages import goes_on_after, unfit_checkpoint, without_resume
+from messages.files import OTHER_JOB, goes_on_after, unfit_checkpoint, without_resume
 
 from tersely.errors import SessionFileError
 from tersely.jobs.output.checkpoint import add_to_checkpoint
@@ -123,7 +123,7 @@ def test_a_run_that_is_cut_off_while_it_writes_goes_on(
 def test_a_changed_loop_is_another_job(train: Any, cut_off: Callable[..., None]) -> None:
     cut_off(epoch=2, epochs=3)
 
-    with pytest.raises(SessionFileError, match="another version of the job: loop changed"):
+    with pytest.raises(SessionFileError, match=f"{OTHER_JOB}: loop changed"):
         train(**NOISY, epochs=3, lr=0.2, options={"resume": True})
 
 

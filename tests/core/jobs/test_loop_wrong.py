@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from messages.plugins import LOSS_DOES_NOT_DEPEND
+from messages.sessions import END_SOONER
 
 from tersely.errors import ConfigError, TrainingError
 from tersely.jobs.training.losses import TaskLoss
@@ -78,8 +80,8 @@ def test_fewer_steps_than_the_last_stage_waits_for(failing: Callable[..., str]) 
     )
     recipe = {"stages": [{"pruning": first, "until": 5}, {"pruning": last}]}
     assert failing(data="two", epochs=2, build="Double", job={"recipe": recipe}) == (
-        "loop.epochs: the loop ends at step 4, and stages[1].pruning begins at step 5 (train for "
-        "more epochs, or end an earlier period sooner by its 'until')"
+        "loop.epochs: the loop ends at step 4, and stages[1].pruning begins at step 5 (train "
+        f"for more epochs, {END_SOONER})"
     )
 
 
@@ -147,7 +149,7 @@ def test_an_error_inside_of_the_model_is_left_alone(train: Train, workshop: Any)
 
 def test_a_loss_without_a_gradient(failing: Callable[..., str]) -> None:
     assert failing(loss="wrong:detached") == (
-        "loop.loss: the loss does not depend on the parameters of the model (return a tensor that "
+        f"loop.loss: {LOSS_DOES_NOT_DEPEND} the parameters of the model (return a tensor that "
         "is computed from the output, without .item() or .detach())"
     )
 

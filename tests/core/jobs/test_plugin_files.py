@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from messages.files import OTHER_JOB
 
 import tersely
 from tersely.cli.main import main
@@ -130,7 +131,7 @@ def test_a_resumed_run_needs_the_same_file(shop: Any, capsys: Any) -> None:
     code = status("run", shop.file, "--trust", "--resume", "--quiet")
 
     assert code == 1
-    assert "another version of the job: plugins changed" in capsys.readouterr().err
+    assert f"{OTHER_JOB}: plugins changed" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_read_with_its_file(shop: Any) -> None:

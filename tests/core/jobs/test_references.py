@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from messages.files import AMONG_PACKAGES
 
 from tersely.errors import ConfigError, Problem
 from tersely.jobs.references import find_callable, job_imports, load_reference
@@ -110,7 +111,7 @@ def test_a_submodule_that_is_not_there_is_named(tmp_path: Path) -> None:
     write(tmp_path, "alone.py", "")
 
     assert problem(tmp_path, "alone.inside:build").message == (
-        f"there is no module 'alone.inside' in {tmp_path} or among the installed packages"
+        f"there is no module 'alone.inside' in {tmp_path} {AMONG_PACKAGES}"
     )
 
 

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from messages import unfit_checkpoint, without_resume
+from messages.documents import KEY_IN_QUOTES
+from messages.files import (
+    AMONG_PACKAGES,
+    CHANGED_AFTER,
+    INCOMPLETE_JSON,
+    MAPPING_OF_NAMES,
+    NOTHING_TO,
+    OTHER_JOB,
+    unfit_checkpoint,
+    without_resume,
+)
 from safetensors.torch import load_file
 
 import tersely
@@ -229,8 +239,8 @@ def test_every_wrong_reference_is_reported_before_anything_runs(workshop: Any, r
     assert str(caught.value) == (
         f"{workshop.file} has 3 problems:\n"
         "  model: 'toy_parts' has no attribute 'buld' (did you mean 'build'?)\n"
-        f"  data.evaluate: there is no module 'toy_party' in {workshop.folder} or among the "
-        "installed packages (did you mean 'toy_parts'?)\n"
+        f"  data.evaluate: there is no module 'toy_party' in {workshop.folder} "
+        f"{AMONG_PACKAGES} (did you mean 'toy_parts'?)\n"
         "  train: 'toy_parts:HERE' is a PosixPath, expected a callable"
     )
     assert workshop.diary() == []
@@ -258,8 +268,8 @@ def test_an_evaluation_that_returns_no_number_is_an_error(workshop: Any, run: Ru
 
     assert str(caught.value) == (
         f"{workshop.file} has 1 problem:\n"
-        "  data.evaluate: returned a str for 'accuracy', expected a number or a mapping of names "
-        "to numbers"
+        "  data.evaluate: returned a str for 'accuracy', expected a number or "
+        f"{MAPPING_OF_NAMES} numbers"
     )
 
 
@@ -305,8 +315,8 @@ def test_a_failure_before_anything_is_finished_says_so(workshop: Any, run: Any) 
         run()
 
     assert run.said.getvalue().splitlines()[-1] == (
-        f"stopped while trying to build the model; {workshop.partial} is kept, but no phase has "
-        "finished, so there is nothing to resume"
+        f"stopped while trying to build the model; {workshop.partial} is kept, but no phase "
+        f"has finished, {NOTHING_TO} resume"
     )
 
 
@@ -389,8 +399,8 @@ def test_an_interrupted_run_of_another_job_is_not_resumed(workshop: Any, run: Ru
         run(resume=True)
 
     assert str(caught.value) == (
-        f"{workshop.partial} holds a run of another version of the job: model, seed changed; run "
-        "it without --resume, or undo the change"
+        f"{workshop.partial} holds a run of {OTHER_JOB}: model, seed changed; run it without "
+        "--resume, or undo the change"
     )
 
 
@@ -518,9 +528,8 @@ def test_a_damaged_record_is_an_error_that_says_what_to_remove(workshop: Any, ru
         run()
 
     assert str(caught.value) == (
-        f"{workshop.partial / 'run.json'} is damaged: it is not complete JSON (Expecting property "
-        f"name enclosed in double quotes: line 1 column 2 (char 1)); remove {workshop.partial} and "
-        "run the job again"
+        f"{workshop.partial / 'run.json'} {INCOMPLETE_JSON} (Expecting {KEY_IN_QUOTES}: line "
+        f"1 column 2 (char 1)); remove {workshop.partial} and run the job again"
     )
 
 
@@ -534,7 +543,7 @@ def test_a_damaged_record_is_an_error_that_says_what_to_remove(workshop: Any, ru
         ({"state": "asleep"}, "state: 'asleep' is not one of"),
         ({"epochs": -1}, "epochs: -1 is not valid"),
         ({"files": {"model.safetensors": "big"}}, "'big' is not of type 'integer'"),
-        ({"metrics": {"before": 1.5}}, "was changed after it was written"),
+        ({"metrics": {"before": 1.5}}, f"{CHANGED_AFTER} written"),
     ],
 )
 def test_a_changed_record_is_an_error_that_names_the_key(
@@ -554,7 +563,7 @@ def test_a_record_nested_without_end_is_an_error(workshop: Any, run: Run) -> Non
     workshop.partial.mkdir(parents=True)
     (workshop.partial / "run.json").write_text("[" * 100_000)
 
-    with pytest.raises(SessionFileError, match="is damaged: it is not complete JSON"):
+    with pytest.raises(SessionFileError, match=INCOMPLETE_JSON):
         run()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from messages.plugins import LIBRARY_NOT_INSTALLED
 from rich.console import Console
 
 import tersely
@@ -319,10 +320,7 @@ def test_without_optuna_it_says_how_to_install_it(job: Any, fresh: Any) -> None:
     done = fresh.run("-c", code, "search", str(job.file), "--max-drop", "1", cwd=job.folder)
 
     assert done.returncode == 1
-    assert (
-        'a search needs optuna, which is not installed; install it with: pip install "tersely['
-        in (done.stderr)
-    )
+    assert f'a search needs optuna, {LIBRARY_NOT_INSTALLED} "tersely[' in (done.stderr)
 
 
 KILLED = """

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from messages.files import OUTPUT_ERROR
 
 from tersely.cli.main import cli
 
@@ -47,7 +48,7 @@ def test_the_outputs_error_counts_where_it_is_asked_for(workshop: Any) -> None:
 
     result = call(str(workshop.file), "--quiet", "--no-plot", "--by-output")
 
-    assert result.output.startswith("pruning: relative error of the output")
+    assert result.output.startswith(f"pruning: {OUTPUT_ERROR}")
 
 
 def test_a_second_call_measures_nothing_again(workshop: Any) -> None:

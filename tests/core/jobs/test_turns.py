@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from messages.documents import NO_TRAINING, WRITE_A_LOOP
+from messages.sessions import SEEN_NONE, STEP_FIRST
 from safetensors.torch import load_file
 
 import tersely
@@ -227,8 +229,8 @@ def test_a_loop_that_never_steps_is_told_so(run: Run, prepare: Callable[..., Non
         run()
 
     assert str(caught.value) == (
-        "0.weight is ranked by gradients, and gradients has seen none; train some steps with "
-        "session.step() after optimizer.step(), then call session.compress()"
+        f"0.weight is ranked by gradients, and gradients {SEEN_NONE}; {STEP_FIRST}, then call "
+        "session.compress()"
     )
 
 
@@ -279,11 +281,11 @@ def test_without_a_loop_it_is_refused_before_the_model_is_built(
     (problem,) = caught.value.problems
     assert problem.path == "recipe.pruning[0].algorithm"
     assert problem.message == (
-        f"'{algorithm}' ranks by what it observes in training, but the job has neither 'train' nor 'loop'"
+        f"'{algorithm}' ranks by what it observes in training, {NO_TRAINING}"
     )
     assert problem.hint == (
-        "write loop: {epochs: ..., lr: ..., loss: ...} and data: {train: ...}, or train: "
-        "'module:callable', your own loop, which takes the model and the session"
+        f"{WRITE_A_LOOP} and data: {{train: ...}}, or train: 'module:callable', your own "
+        "loop, which takes the model and the session"
     )
     assert workshop.diary() == []
     assert not workshop.partial.exists()

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from messages.planning import EQUAL_LENGTHS
 
 from tersely.arithmetic.blocks import Blocks, tensor_blocks
 from tersely.errors import PlanError
@@ -69,8 +70,8 @@ def test_a_mask_of_another_length_is_an_error():
     with pytest.raises(PlanError) as caught:
         place_kept(torch.tensor([True, False, True]), (4,), name="fc.bias")
     assert str(caught.value) == (
-        "fc.bias: the source of align has 3 positions along the aligned dimension, the target has "
-        "4; choose align.dims so that both have the same length"
+        "fc.bias: the source of align has 3 positions along the aligned dimension, the target "
+        f"has 4; {EQUAL_LENGTHS}"
     )
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages.blocks import not_finite
+from messages.planning import COUNTS_IN_SCOPES, REMOVE_ONE
 
 from tersely.arithmetic.blocks import Blocks, channel_blocks, element_blocks, sum_blocks
 from tersely.errors import CalibrationError, PlanError
@@ -134,8 +136,8 @@ def test_runs_and_scopes_together_are_an_error():
             torch.zeros(4, 4), blocks=Blocks((1, 1), scope=(1, 4), keep=2), internal_blocks=2
         )
     assert str(caught.value) == (
-        "fc.weight: internal_metric_block 2 cannot split blocks whose granularity already counts "
-        "the ratio in scopes; remove one of the two"
+        "fc.weight: internal_metric_block 2 cannot split blocks whose granularity already "
+        f"{COUNTS_IN_SCOPES}; {REMOVE_ONE}"
     )
 
 
@@ -144,9 +146,8 @@ def test_an_importance_that_is_not_finite_is_an_error(value):
     with pytest.raises(CalibrationError) as caught:
         decide_one([[1.0, 2.0], [value, 3.0]], ratio=0.5)
     assert str(caught.value) == (
-        "fc.weight: 1 of its 4 importances are not finite (the first is "
-        f"{value}, at flat index 2); check the model's weights and the calibration data for NaN "
-        "and overflow"
+        f"fc.weight: 1 of its 4 importances {not_finite(value)}, at flat index 2); check the "
+        "model's weights and the calibration data for NaN and overflow"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages.planning import DIFFERENT_SCOPES, ONE_DECISION, SAME_NUMBER_OF_BLOCKS
 
 from tersely.arithmetic.blocks import Blocks, channel_blocks, element_blocks
 from tersely.errors import PlanError
@@ -268,9 +269,9 @@ class TestDependency:
                 ]
             )
         assert str(caught.value) == (
-            "dependency group 'd' (conv1.weight, conv2.weight): members share one decision per "
-            "block, so they need the same number of blocks: conv1.weight has 2, conv2.weight has "
-            "1; change their granularity or their dependency_group_id"
+            "dependency group 'd' (conv1.weight, conv2.weight): members share one decision "
+            f"per block, so they need {SAME_NUMBER_OF_BLOCKS}: conv1.weight has 2, "
+            "conv2.weight has 1; change their granularity or their dependency_group_id"
         )
 
     def test_different_scopes_are_an_error(self):
@@ -284,8 +285,7 @@ class TestDependency:
         with pytest.raises(PlanError) as caught:
             decide([elements("a", torch.zeros(2, 4), ratio=0.5, dependency_group="d"), scoped])
         assert str(caught.value) == (
-            "dependency group 'd' (a, b): its members share one decision, but their granularities "
-            "count the ratio in different scopes; give them the same granularity"
+            f"dependency group 'd' (a, b): {ONE_DECISION}, {DIFFERENT_SCOPES}"
         )
 
     def test_two_of_four_is_shared_by_its_mean(self):

@@ -1,6 +1,7 @@
 """Target names read as addresses, and the arguments they can mean."""
 
 import pytest
+from messages.planning import NO_SUCH_ARGUMENT
 from torch import nn
 
 from tersely.planning.selecting.classes import ORIGINAL, is_type, original_class
@@ -60,7 +61,7 @@ def test_a_forward_without_arguments_says_none():
 
     signature = signature_of(Constant())
 
-    assert signature.problem("x") == "forward has no argument of this name; it has: none"
+    assert signature.problem("x") == f"{NO_SUCH_ARGUMENT} none"
     assert signature.problem(0) == "forward takes no positional arguments"
 
 

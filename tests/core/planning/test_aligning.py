@@ -1,6 +1,7 @@
 """Targets that follow others: the chains that hold, and every chain that does not."""
 
 import pytest
+from messages.planning import EQUAL_LENGTHS, no_module
 from torch import nn
 
 import tersely
@@ -62,8 +63,10 @@ def test_a_source_in_a_module_that_is_missing_is_an_error_with_the_nearest_name(
     entry = {**RANKED, "op_names": ["conv1"]}
 
     assert problems(model, entry, following("norm", "conv_1")) == [
-        "pruning.config_list[1]: norm.weight: it is aligned with conv_1.weight, but the model has "
-        "no module 'conv_1'; did you mean 'conv1'?"
+        (
+            "pruning.config_list[1]: norm.weight: it is aligned with conv_1.weight, but "
+            f"{no_module('conv_1')}; did you mean 'conv1'?"
+        )
     ]
 
 
@@ -145,8 +148,10 @@ def test_lengths_that_differ_are_an_error(problems):
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 5))
 
     assert problems(model, RANKED, following("1", "0")) == [
-        "pruning.config_list[1]: 1.weight: align.dims [0] of 0.weight has 3 positions, the target "
-        "has 5; choose align.dims so that both have the same length"
+        (
+            "pruning.config_list[1]: 1.weight: align.dims [0] of 0.weight has 3 positions, the "
+            f"target has 5; {EQUAL_LENGTHS}"
+        )
     ]
 
 

@@ -4,7 +4,14 @@ import copy
 import warnings
 
 import pytest
-from messages import found
+from messages.documents import found
+from messages.planning import (
+    LEAVE_ONE_OUT,
+    LEAVE_OUT_BY_NAME,
+    NO_SUCH_TYPE,
+    SAME_POSITIONS,
+    SHARED_CHANNELS,
+)
 from torch import nn
 
 import tersely
@@ -275,16 +282,16 @@ def test_partners_with_different_ratios_are_told(group):
     given = [{"op_names": ["a"], "sparse_ratio": 0.5}, {"op_names": ["b"], "sparse_ratio": 0.25}]
 
     assert message_of(tersely.PlanError, group, given, together("a.weight", "b.weight")) == (
-        "a.weight and b.weight share their output channels and are pruned at the same positions, "
-        "so they need one sparse_ratio; found 0.5 (a.weight, [0] (op_names: a)) and 0.25 "
-        "(b.weight, [1] (op_names: b))"
+        f"a.weight and b.weight {SHARED_CHANNELS} and {SAME_POSITIONS}, so they need one "
+        "sparse_ratio; found 0.5 (a.weight, [0] (op_names: a)) and 0.25 (b.weight, [1] "
+        "(op_names: b))"
     )
 
 
 def test_partners_with_different_numbers_of_blocks_are_told(group):
     assert message_of(tersely.PlanError, group, [CONVS], together("a.weight", "c.weight")) == (
-        "a.weight and c.weight share their output channels, but not their number of blocks: found "
-        "8 (a.weight) and 4 (c.weight); leave one of them out with exclude_op_names"
+        f"a.weight and c.weight {SHARED_CHANNELS}, but not their number of blocks: found 8 "
+        f"(a.weight) and 4 (c.weight); {LEAVE_ONE_OUT}"
     )
 
 
@@ -294,14 +301,15 @@ def test_a_weight_that_is_tied_to_itself_is_warned_of(group):
 
     assert str(caught[0].message) == (
         "a.weight (internal_metric_block 4): several output channels of one weight belong "
-        "together, as in a packed projection of query, key and value, which no key can express; internal_metric_block keeps its parts equally long, but may remove different channels of "
-        "each; use separate projections, or leave it out with exclude_op_names"
+        "together, as in a packed projection of query, key and value, which no key can "
+        "express; internal_metric_block keeps its parts equally long, but may remove "
+        f"different channels of each; use separate projections, or {LEAVE_OUT_BY_NAME}"
     )
     assert found[0]["internal_metric_block"] == 4
 
 
 def test_what_matches_nothing_is_warned_of(group):
-    with pytest.warns(PlanWarning, match="'Linear': no module has this type"):
+    with pytest.warns(PlanWarning, match=f"'Linear': {NO_SUCH_TYPE}"):
         group([{"op_types": ["Conv2d", "Linear"], "sparse_ratio": 0.5}])
 
 

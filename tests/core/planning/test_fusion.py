@@ -1,6 +1,7 @@
 """Tuples of modules that fold into their first, and the links of distillation."""
 
 import pytest
+from messages.planning import LEAVE_IT_OUT, LINK_ANOTHER, no_module
 from torch import nn
 
 
@@ -82,9 +83,8 @@ def test_an_unknown_combination_is_an_error(fusion_problems, folding, names, typ
 
 def test_every_name_that_is_missing_is_an_error_with_the_nearest(fusion_problems, folding):
     assert fusion_problems(folding(("conv", "bn1", "relu"))) == [
-        "quantization.config_list[0].fuse_names[0]: the model has no module 'bn1'; did you mean "
-        "'bn'?",
-        "quantization.config_list[0].fuse_names[0]: the model has no module 'relu'",
+        f"quantization.config_list[0].fuse_names[0]: {no_module('bn1')}; did you mean 'bn'?",
+        f"quantization.config_list[0].fuse_names[0]: {no_module('relu')}",
     ]
 
 
@@ -116,8 +116,10 @@ def test_a_module_that_shares_a_parameter_does_not_fold(fusion_problems, folding
     block.other.weight = block.conv.weight
 
     assert fusion_problems(folding(("conv", "bn"))) == [
-        "quantization.config_list[0].fuse_names[0]: 'conv' shares its 'weight' with another module, "
-        "which folding would change as well; leave it out of the tuple"
+        (
+            "quantization.config_list[0].fuse_names[0]: 'conv' shares its 'weight' with another "
+            f"module, which folding would change as well; {LEAVE_IT_OUT} tuple"
+        )
     ]
 
 
@@ -161,8 +163,10 @@ def test_a_parameter_is_looked_up_in_the_teacher_s_module(problems, block, teach
     entry = {"op_names": ["fc"], "target_names": ["weight"], "link": "layer1"}
 
     assert problems(block, entry, method="distillation", teacher=teacher) == [
-        "distillation.config_list[0]: fc.weight: link 'layer1' of the teacher is a ReLU without "
-        "'weight'; link a module that has it"
+        (
+            "distillation.config_list[0]: fc.weight: link 'layer1' of the teacher is a ReLU "
+            f"without 'weight'; {LINK_ANOTHER}"
+        )
     ]
 
 

@@ -1,6 +1,7 @@
 """From granularity values to blocks, and every reason why a value cannot be used."""
 
 import pytest
+from messages.planning import INDIVISIBLE, left_over
 from torch import nn
 
 import tersely
@@ -125,8 +126,8 @@ def test_a_granularity_of_activations_on_a_parameter_is_an_error(problem, regist
 
 def test_a_block_that_does_not_divide_names_shape_and_dimension(problem):
     assert problem(nn.Linear(5, 4), granularity=[2, 2]) == (
-        "pruning.config_list[0]: 0.weight: granularity [2, 2]: block size [2, 2] does not divide "
-        "the shape [4, 5]: dimension 1 has 5 elements, 1 left over by blocks of 2"
+        "pruning.config_list[0]: 0.weight: granularity [2, 2]: block size [2, 2] "
+        f"{INDIVISIBLE} [4, 5]: dimension 1 has 5 elements, {left_over(1, 2)}"
     )
 
 
@@ -140,8 +141,8 @@ def test_modules_that_one_block_does_not_divide_are_counted_by_shape(problems):
 
 def test_a_scope_that_does_not_divide_is_an_error(problem):
     assert problem(nn.Linear(6, 4), granularity="2:4") == (
-        'pruning.config_list[0]: 0.weight: granularity "2:4": block size [1, 4] does not divide the '
-        "shape [4, 6]: dimension 1 has 6 elements, 2 left over by blocks of 4"
+        'pruning.config_list[0]: 0.weight: granularity "2:4": block size [1, 4] '
+        f"{INDIVISIBLE} [4, 6]: dimension 1 has 6 elements, {left_over(2, 4)}"
     )
 
 

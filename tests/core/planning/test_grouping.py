@@ -1,6 +1,17 @@
 """Groups of targets: what their members must have in common."""
 
 import pytest
+from messages.planning import (
+    COUNTS_IN_SCOPES,
+    DIFFERENT_SCOPES,
+    EQUAL_RATIOS,
+    KEPT_AMONG_NEIGHBOURS,
+    NO_MEANING,
+    ONE_DECISION,
+    REMOVE_ONE,
+    SAME_NUMBER_OF_BLOCKS,
+    SAME_POSITIONS,
+)
 from torch import nn
 
 import tersely
@@ -111,8 +122,10 @@ def test_a_ratio_and_a_threshold_cannot_depend_on_each_other(problems, linears, 
     entries = together("0", sparse_ratio=0.5), together("1", sparse_threshold=0.25)
 
     assert problems(linears(2), *entries) == [
-        "dependency_group_id 'a': its members share one decision, found sparse_ratio (0.weight) and "
-        "sparse_threshold (1.weight); write one of them"
+        (
+            f"dependency_group_id 'a': {ONE_DECISION}, found sparse_ratio (0.weight) and "
+            "sparse_threshold (1.weight); write one of them"
+        )
     ]
 
 
@@ -170,8 +183,10 @@ def test_those_that_depend_have_the_same_number_of_blocks(problems, together):
     entries = together("0", sparse_ratio=0.5), together("1")
 
     assert problems(model, *entries, algorithm="channel") == [
-        "dependency_group_id 'a': its members must have the same number of blocks, found 3 "
-        "(0.weight), 4 (1.weight); they are pruned at the same positions"
+        (
+            f"dependency_group_id 'a': its members must have {SAME_NUMBER_OF_BLOCKS}, found 3 "
+            f"(0.weight), 4 (1.weight); they {SAME_POSITIONS}"
+        )
     ]
 
 
@@ -196,15 +211,17 @@ def test_a_group_that_asks_for_nothing_gives_a_hint(make, linears, together):
 )
 def test_a_pattern_of_neighbours_excludes_other_budgets(problems, linears, member, key):
     assert problems(linears(1), member("0", granularity="2:4", **key))[-1] == (
-        "pruning.config_list[0]: 0.weight: granularity '2:4' fixes how many are kept among "
-        f"neighbours, so {next(iter(key))!r} has no meaning; remove it"
+        f"pruning.config_list[0]: 0.weight: granularity '2:4' {KEPT_AMONG_NEIGHBOURS}, so "
+        f"{next(iter(key))!r} {NO_MEANING}"
     )
 
 
 def test_a_pattern_of_neighbours_excludes_another_ratio(problems, linears, member):
     assert problems(linears(1), member("0", granularity="1:4", sparse_ratio=0.5)) == [
-        "pruning.config_list[0]: 0.weight: granularity '1:4' masks exactly 0.75, but sparse_ratio "
-        "is 0.5; remove sparse_ratio or make them equal"
+        (
+            "pruning.config_list[0]: 0.weight: granularity '1:4' masks exactly 0.75, but "
+            f"sparse_ratio is 0.5; {EQUAL_RATIOS}"
+        )
     ]
 
 
@@ -223,8 +240,10 @@ def test_runs_that_do_not_divide_the_blocks_are_an_error(problems, linears):
 
 def test_runs_exclude_scopes(problems, linears, member):
     assert problems(linears(1), member("0", granularity="2:4", internal_metric_block=2)) == [
-        "pruning.config_list[0]: 0.weight: internal_metric_block 2 has no meaning with "
-        "granularity '2:4', which counts the ratio in scopes of its own; remove one of the two"
+        (
+            "pruning.config_list[0]: 0.weight: internal_metric_block 2 has no meaning with "
+            f"granularity '2:4', which {COUNTS_IN_SCOPES} of its own; {REMOVE_ONE}"
+        )
     ]
 
 
@@ -248,10 +267,11 @@ def test_those_that_depend_count_their_ratio_in_the_same_scopes(
     entries = together("0", sparse_ratio=0.5), {**together("1"), "granularity": "2:4"}
 
     assert problems(linears(2), *entries)[-2:] == [
-        "dependency_group_id 'a': its members share one decision, but their granularities count the "
-        "ratio in different scopes; give them the same granularity",
-        "pruning.config_list[1]: 1.weight: granularity '2:4' fixes how many are kept among "
-        "neighbours, so 'dependency_group_id' has no meaning; remove it",
+        f"dependency_group_id 'a': {ONE_DECISION}, {DIFFERENT_SCOPES}",
+        (
+            f"pruning.config_list[1]: 1.weight: granularity '2:4' {KEPT_AMONG_NEIGHBOURS}, so "
+            f"'dependency_group_id' {NO_MEANING}"
+        ),
     ]
 
 

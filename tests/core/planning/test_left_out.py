@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from messages.planning import NO_SUCH_TYPE
 from torch import nn
 
 import tersely
@@ -58,7 +59,7 @@ def test_a_subclass_that_is_excluded_by_name_is_no_hint():
 def test_the_class_of_all_modules_is_no_base_that_anyone_means():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(2, 2))
     entry = {"op_types": ["Module", "Conv2d"], "sparse_ratio": 0.5}
-    with pytest.warns(UserWarning, match="'Module': no module has this type"):
+    with pytest.warns(UserWarning, match=f"'Module': {NO_SUCH_TYPE}"):
         plan = planned(model, entry)
     assert plan.hints == ()
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.planning import NO_SUCH_ARGUMENT
 from torch import nn
 from torch.nn.utils import prune
 
@@ -146,8 +147,7 @@ def test_an_argument_by_number_must_exist(problems, net):
 
 def test_an_argument_by_name_must_exist(problems, holder):
     assert problems(holder, {"op_names": ["0"], "target_names": ["_input_y"], **RATIO}) == [
-        "pruning.config_list[0]: 0._input_y: forward has no argument of this name; it has: x, mask, "
-        "scale"
+        f"pruning.config_list[0]: 0._input_y: {NO_SUCH_ARGUMENT} x, mask, scale"
     ]
 
 

@@ -1,6 +1,7 @@
 """What may stand beside N kept of every M: nothing that asks for another number."""
 
 import pytest
+from messages.planning import EQUAL_RATIOS, KEPT_AMONG_NEIGHBOURS, NO_MEANING
 
 from tersely.arithmetic.blocks import Blocks
 from tersely.contracts.settings import PruningSetting
@@ -24,7 +25,7 @@ def test_nothing_is_checked_where_no_number_is_kept():
 
 def test_another_ratio_is_told_with_both_numbers():
     assert problems(sparse_ratio=0.75) == (
-        "granularity '2:4' masks exactly 0.5, but sparse_ratio is 0.75; remove sparse_ratio or make them equal",
+        f"granularity '2:4' masks exactly 0.5, but sparse_ratio is 0.75; {EQUAL_RATIOS}",
     )
 
 
@@ -52,5 +53,5 @@ def test_a_bound_counts_whole_blocks_of_the_decimal_as_written():
 @pytest.mark.parametrize("key", ["sparse_threshold", "global_group_id", "dependency_group_id"])
 def test_a_key_that_counts_otherwise_has_no_meaning(key):
     assert problems(**{key: 1}) == (
-        f"granularity '2:4' fixes how many are kept among neighbours, so '{key}' has no meaning; remove it",
+        f"granularity '2:4' {KEPT_AMONG_NEIGHBOURS}, so '{key}' {NO_MEANING}",
     )

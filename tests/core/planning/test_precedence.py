@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from messages.planning import NO_MEANING_FOR_IT, NO_SUCH_NAME, NO_SUCH_TYPE, REMOVE_ONE
 from torch import nn
 
 import tersely
@@ -85,8 +86,8 @@ def test_a_recipe_made_by_hand_cannot_rank_what_follows(net):
         tersely.plan(net, tersely.Recipe(stages=(stage,)))
 
     assert str(caught.value) == (
-        "[0].target_settings.bias: a target with 'align' takes its mask from another target, so "
-        "'global_group_id' has no meaning for it; remove one of the two"
+        "[0].target_settings.bias: a target with 'align' takes its mask from another target, "
+        f"so 'global_group_id' {NO_MEANING_FOR_IT}; {REMOVE_ONE}"
     )
 
 
@@ -240,9 +241,11 @@ def test_everything_unmatched_is_one_warning(net, recipe_of):
     recipe = recipe_of({"op_names": ["fc1", "x", "y"], "sparse_ratio": 0.5})
 
     assert planned_warnings(net, recipe) == [
-        "2 matched nothing (tersely.plan(...) lists them):\n"
-        "  pruning.config_list[0].op_names[1]: 'x': no module has this name\n"
-        "  pruning.config_list[0].op_names[2]: 'y': no module has this name"
+        (
+            "2 matched nothing (tersely.plan(...) lists them):\n"
+            f"  pruning.config_list[0].op_names[1]: 'x': {NO_SUCH_NAME}\n"
+            f"  pruning.config_list[0].op_names[2]: 'y': {NO_SUCH_NAME}"
+        )
     ]
 
 
@@ -281,9 +284,8 @@ def test_strict_makes_what_matched_nothing_an_error(problems, net):
     entry = {"op_names": ["fc1", "fc2"], "op_types": ["Linear", "Conv3d"], "sparse_ratio": 0.5}
 
     assert problems(net, entry, strict=True) == [
-        "pruning.config_list[0].op_names[1]: 'fc2': no module has this name; did you mean 'fc1'?",
-        "pruning.config_list[0].op_types[1]: 'Conv3d': no module has this type; did you mean "
-        "'Conv2d'?",
+        f"pruning.config_list[0].op_names[1]: 'fc2': {NO_SUCH_NAME}; did you mean 'fc1'?",
+        f"pruning.config_list[0].op_types[1]: 'Conv3d': {NO_SUCH_TYPE}; did you mean 'Conv2d'?",
     ]
 
 

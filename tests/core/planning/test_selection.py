@@ -1,6 +1,7 @@
 """Which modules entries select, and what is said about selectors that miss."""
 
 import pytest
+from messages.planning import NO_SUCH_NAME, NO_SUCH_TYPE
 from torch import nn
 
 BY_OUTPUT = {"method": "distillation"}  # any module has an output, so nothing else matters
@@ -95,14 +96,13 @@ def test_the_origin_tells_the_selector_that_came_first(make, net):
 
 def test_a_missing_name_is_told_with_the_nearest_one(unmatched):
     assert unmatched(op_names=["fc1", "con"]) == [
-        "distillation.config_list[0].op_names[1]: 'con': no module has this name; did you mean "
-        "'conv'?"
+        f"distillation.config_list[0].op_names[1]: 'con': {NO_SUCH_NAME}; did you mean 'conv'?"
     ]
 
 
 def test_a_name_like_no_other_gets_no_suggestion(unmatched):
     assert unmatched(op_names=["fc1", "embedding"]) == [
-        "distillation.config_list[0].op_names[1]: 'embedding': no module has this name"
+        f"distillation.config_list[0].op_names[1]: 'embedding': {NO_SUCH_NAME}"
     ]
 
 
@@ -115,8 +115,10 @@ def test_a_pattern_that_matches_nothing_is_told(unmatched):
 
 def test_a_type_that_is_absent_is_told_with_the_nearest_one(unmatched):
     assert unmatched(op_types=["Linear", "Conv3d"]) == [
-        "distillation.config_list[0].op_types[1]: 'Conv3d': no module has this type; did you mean "
-        "'Conv2d'?"
+        (
+            f"distillation.config_list[0].op_types[1]: 'Conv3d': {NO_SUCH_TYPE}; did you mean "
+            "'Conv2d'?"
+        )
     ]
 
 
@@ -129,10 +131,10 @@ def test_excludes_that_take_nothing_out_are_told(unmatched):
     )
 
     assert found == [
-        "distillation.config_list[0].exclude_op_names[0]: 'x': no module has this name",
+        f"distillation.config_list[0].exclude_op_names[0]: 'x': {NO_SUCH_NAME}",
         "distillation.config_list[0].exclude_op_names_re[0]: 'y': no module name starts with a "
         "match of this pattern",
-        "distillation.config_list[0].exclude_op_types[0]: 'Zero': no module has this type",
+        f"distillation.config_list[0].exclude_op_types[0]: 'Zero': {NO_SUCH_TYPE}",
     ]
 
 

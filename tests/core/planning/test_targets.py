@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.planning import NONE_THERE
 from torch import nn
 
 RATIO = {"sparse_ratio": 0.5}
@@ -57,13 +58,13 @@ def test_a_parameter_that_is_none_is_skipped_and_noted(make, net):
     plan = make(net, {"op_names": ["fc10"], **RATIO})
 
     assert [target.name for target in plan] == ["fc10.weight"]
-    assert [str(one) for one in plan.skipped] == ["fc10.bias is skipped: the module has None there"]
+    assert [str(one) for one in plan.skipped] == [f"fc10.bias is skipped: {NONE_THERE}"]
 
 
 def test_a_named_parameter_that_is_none_is_skipped_too(make, holder):
     plan = make(holder, {"op_names": ["0"], "target_names": ["table", "nothing"], **RATIO})
 
-    assert [str(one) for one in plan.skipped] == ["0.nothing is skipped: the module has None there"]
+    assert [str(one) for one in plan.skipped] == [f"0.nothing is skipped: {NONE_THERE}"]
 
 
 def test_what_follows_a_parameter_that_is_none_is_skipped(make):
@@ -76,8 +77,8 @@ def test_what_follows_a_parameter_that_is_none_is_skipped(make):
         "v_proj_weight",
     ]
     assert [str(one) for one in plan.skipped] == [
-        "0.in_proj_weight is skipped: the module has None there",
-        "0.in_proj_bias is skipped: it follows in_proj_weight, and the module has None there",
+        f"0.in_proj_weight is skipped: {NONE_THERE}",
+        f"0.in_proj_bias is skipped: it follows in_proj_weight, and {NONE_THERE}",
     ]
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from messages.blocks import wrong_mask
+from messages.planning import NO_SUCH_TARGET
 from torch import nn
 
 import tersely
@@ -39,11 +41,11 @@ def test_a_frozen_mask_survives_compressing_again(session):
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ({"0": {"wieght": torch.ones(2, 4)}}, "the plan has no target 0.wieght"),
+        ({"0": {"wieght": torch.ones(2, 4)}}, f"{NO_SUCH_TARGET} 0.wieght"),
         ({"0": {"weight": torch.ones(2, 4)}}, "0.weight: a mask is a bool tensor, True = kept"),
         (
             {"0": {"weight": torch.ones(3, 4, dtype=torch.bool)}},
-            "0.weight: the mask has shape [3, 4], expected [2, 4] or a shape that broadcasts to it",
+            f"0.weight: {wrong_mask('[3, 4]', '[2, 4]')}",
         ),
         (
             {"0": {"bias": torch.ones(2, dtype=torch.bool)}},

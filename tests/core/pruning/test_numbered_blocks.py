@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from messages.blocks import IN_THAT_ORDER, empty_block
 from torch import nn
 
 import tersely
@@ -121,7 +122,7 @@ def test_a_vector_whose_elements_are_numbered_in_another_order_is_refused(toy_pr
             return tersely.Blocks(index=[3, 2, 1, 0])
 
     sys.modules["tersely_numbered"].toy_diagonals = Turned
-    with pytest.raises(tersely.PlanError, match="number them in that order"):
+    with pytest.raises(tersely.PlanError, match=IN_THAT_ORDER):
         pruned(model, sparse_ratio=0.5)
 
 
@@ -230,8 +231,10 @@ def test_shrinking_finds_nothing_to_remove_in_diagonals(model):
     [
         (
             "toy_gap",
-            'granularity "toy_gap" returned no blocks for 0.weight of shape [4, 4]: the index of '
-            "blocks goes up to 1, but no element is in block 0; number blocks without gaps",
+            (
+                'granularity "toy_gap" returned no blocks for 0.weight of shape [4, 4]: '
+                f"{empty_block(1, 0)}; number blocks without gaps"
+            ),
         ),
         (
             "toy_of_another",

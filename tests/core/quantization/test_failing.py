@@ -1,9 +1,11 @@
 """What cannot be quantized is refused by name, and an error changes nothing."""
 
 import copy
+import re
 
 import pytest
 import torch
+from messages.sessions import CALIBRATE_FIRST, COMPRESS_FIRST, RANGE_OF_CALIBRATION
 from torch import nn
 
 import tersely
@@ -130,8 +132,7 @@ def test_forgotten_calibration_is_told(two, attach, everything):
 
     with pytest.raises(
         tersely.SessionError,
-        match=r"0\._input_ is quantized by the range that calibration sees; "
-        r"call session\.calibrate\(batches\) before session\.compress\(\)",
+        match=f"0\\._input_ {RANGE_OF_CALIBRATION}; {re.escape(CALIBRATE_FIRST)}",
     ):
         session.compress()
 
@@ -141,7 +142,7 @@ def test_forgotten_compression_is_told(two, attach):
 
     with pytest.raises(
         tersely.SessionError,
-        match=r"finalize\(\) found no scale of 0\.weight; call session\.compress\(\) first",
+        match=f"finalize\\(\\) found no scale of 0\\.weight; {re.escape(COMPRESS_FIRST)}",
     ):
         session.finalize()
     with pytest.raises(tersely.SessionError, match=r"step\(\) found no scale of 0\.weight"):

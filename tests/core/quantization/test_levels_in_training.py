@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from messages.blocks import levels_from_0
+from messages.plugins import NO_LEVELS_DECLARED
 from safetensors.torch import load_file
 from torch import nn
 
@@ -119,15 +121,15 @@ def test_a_table_that_its_type_cannot_count_is_refused_in_the_first_forward():
         session.model(BATCH)
 
     assert str(caught.value) == (
-        "follows returned levels for 0.weight that cannot be used: 3 levels have indices from 0; "
-        "write quant_dtype: uint2 or wider"
+        "follows returned levels for 0.weight that cannot be used: "
+        f"{levels_from_0(3, 'uint2')} or wider"
     )
 
 
 def test_a_table_that_is_not_declared_is_refused_in_the_first_forward():
     session = attach("undeclared")
 
-    with pytest.raises(tersely.PluginError, match="cannot be used: it does not declare UsesLevels"):
+    with pytest.raises(tersely.PluginError, match=f"cannot be used: {NO_LEVELS_DECLARED}"):
         session.model(BATCH)
 
 

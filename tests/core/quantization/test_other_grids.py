@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from messages.blocks import levels_from_0
+from messages.plugins import NO_LEVELS_DECLARED
 from torch import nn
 
 import tersely
@@ -205,7 +207,7 @@ def test_levels_that_are_not_declared_are_a_fault_of_the_plugin():
         quantize("table", plain=True)
 
     assert str(caught.value) == (
-        "table returned levels for 0.weight; expected none, as it does not declare UsesLevels"
+        f"table returned levels for 0.weight; expected none, as {NO_LEVELS_DECLARED}"
     )
 
 
@@ -214,8 +216,7 @@ def test_a_type_with_too_few_values_for_the_levels_is_an_error_of_the_document()
         quantize("table", dtype="uint1")
 
     assert str(caught.value) == (
-        "quantization.config_list[0]: 0.weight: table: 4 levels have indices from 0; write "
-        "quant_dtype: uint2 or wider"
+        f"quantization.config_list[0]: 0.weight: table: {levels_from_0(4, 'uint2')} or wider"
     )
 
 

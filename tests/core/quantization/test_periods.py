@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from messages.sessions import SESSION_LOADED
 from torch import nn
 
 import tersely
@@ -207,7 +208,7 @@ def test_a_loaded_session_asks_for_its_batches_at_its_first_step(tmp_path):
     session.save(tmp_path)
     again = build()
     session = tersely.load_session(again, tmp_path)
-    with pytest.raises(tersely.SessionError, match="also in a session that was loaded"):
+    with pytest.raises(tersely.SessionError, match=f"also {SESSION_LOADED}"):
         session.step()
     session.calibrate([batch()])
     session.step()
@@ -302,7 +303,7 @@ def test_ranges_that_began_with_batches_ask_for_them_after_loading(tmp_path):
     train(model, session, 1)
     session.save(tmp_path)
     session = tersely.load_session(build(), tmp_path)
-    with pytest.raises(tersely.SessionError, match="also in a session that was loaded"):
+    with pytest.raises(tersely.SessionError, match=f"also {SESSION_LOADED}"):
         session.step()
 
 

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from messages.sessions import NO_SCALE_YET
 from torch import nn
 
 from tersely.errors import CompressionWarning
@@ -269,7 +270,7 @@ def test_targets_that_no_step_of_training_reaches_are_told_once(two, attach):
     session.step()
 
     assert [one.text for one in session.report().remarks] == [
-        "there is no scale yet for 1._input_; call session.compress()"
+        f"{NO_SCALE_YET} for 1._input_; call session.compress()"
     ]
 
 

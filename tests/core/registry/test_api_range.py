@@ -3,6 +3,7 @@
 import types
 
 import pytest
+from messages.plugins import AGREEING_RELEASES, THIS_API, WRITTEN_FOR
 
 import tersely
 from tersely.errors import PluginApiError
@@ -40,6 +41,6 @@ def test_everything_else_is_refused_with_both_versions(stated, spelled):
         Registry().register(face(stated))
 
     assert str(caught.value) == (
-        f"acme cannot be registered: it is written for plugin API {spelled}, this tersely has "
-        f"plugin API {MAJOR}.{MINOR}; install releases of both that agree"
+        f"acme cannot be registered: {WRITTEN_FOR} {spelled}, {THIS_API} {MAJOR}.{MINOR}; "
+        f"{AGREEING_RELEASES}"
     )

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from messages.plugins import NO_API
 
 import tersely
 from tersely.cli.plugins.list import rows_of
@@ -65,7 +66,7 @@ HOSTILE = {
         "raised UserWarning: old",
     ),
     # What its entry point leads to.
-    "is no module but None": ("face = None", "does not state the plugin API", "bad:face"),
+    "is no module but None": ("face = None", NO_API, "bad:face"),
     "is nowhere": ("", "raised AttributeError: module 'bad' has no attribute 'x'", "bad:x"),
     "equals everything": (
         "class Face:\n    tersely_api = 1\n    def __eq__(self, other): return True\nface = Face()",

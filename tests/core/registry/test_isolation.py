@@ -1,6 +1,7 @@
 """One bad plugin: what is recorded of it, and that it hurts nobody else."""
 
 import pytest
+from messages.plugins import AGREEING_RELEASES, NO_API, THIS_API, WRITTEN_FOR
 
 from tersely.errors import BrokenPluginError, PluginApiError
 
@@ -349,10 +350,7 @@ def test_a_face_for_another_api_is_refused_with_both_versions(install, load):
     record = load().plugins()[1]
 
     assert record.state == "refused"
-    assert record.reason == (
-        "it is written for plugin API 2, this tersely has plugin API 1.1; install releases of both "
-        "that agree"
-    )
+    assert record.reason == f"{WRITTEN_FOR} 2, {THIS_API} 1.1; {AGREEING_RELEASES}"
 
 
 def test_a_face_that_states_no_api_is_refused(install, load):
@@ -362,8 +360,7 @@ def test_a_face_that_states_no_api_is_refused(install, load):
 
     assert record.state == "refused"
     assert record.reason == (
-        "it does not state the plugin API it is written for, this tersely has plugin API 1.1; its "
-        "face needs the line 'tersely_api = 1'"
+        f"it {NO_API} it is written for, {THIS_API} 1.1; its face needs the line 'tersely_api = 1'"
     )
 
 
@@ -377,10 +374,7 @@ def test_a_face_states_the_lowest_api_that_it_needs(install, load, stated):
 def test_a_face_that_needs_a_later_api_is_refused(install, load):
     install("acme", face=GOOD.replace("tersely_api = 1", "tersely_api = (1, 2)"))
 
-    assert load().plugins()[1].reason == (
-        "it is written for plugin API 1.2, this tersely has plugin API 1.1; install releases of "
-        "both that agree"
-    )
+    assert load().plugins()[1].reason == f"{WRITTEN_FOR} 1.2, {THIS_API} 1.1; {AGREEING_RELEASES}"
 
 
 @pytest.mark.parametrize(
@@ -400,8 +394,7 @@ def test_asking_for_what_a_refused_plugin_provides_raises_both_versions(install,
         load().pruners.info(name)
 
     assert str(caught.value) == (
-        "acme 1.0 is refused: it is written for plugin API 2, this tersely has plugin API 1.1; "
-        "install releases of both that agree"
+        f"acme 1.0 is refused: {WRITTEN_FOR} 2, {THIS_API} 1.1; {AGREEING_RELEASES}"
     )
 
 

@@ -1,6 +1,13 @@
 """Names: short, qualified, clashing and unknown."""
 
 import pytest
+from messages.plugins import (
+    AGREEING_RELEASES,
+    FAMILY_NOT_INSTALLED,
+    MIGHT_PROVIDE,
+    THIS_API,
+    WRITTEN_FOR,
+)
 
 from tersely.errors import BrokenPluginError, PluginConflictError, UnknownPluginError
 from tersely.registry.descriptors import PrunerInfo
@@ -109,8 +116,8 @@ def test_a_long_list_of_names_is_cut(install, load):
 def test_a_missing_family_is_named_with_the_command_that_installs_it(load):
     assert message_of(UnknownPluginError, load().pruners.info, "l1_norm") == (
         "no plugin provides a pruner called 'l1_norm'\n"
-        "  tersely-pruning, which provides the official pruners, is not installed: "
-        "pip install tersely-pruning"
+        f"  tersely-pruning, which provides the official pruners, {FAMILY_NOT_INSTALLED} "
+        "tersely-pruning"
     )
 
 
@@ -129,7 +136,7 @@ def test_each_kind_names_its_own_family(load, catalog, kind, family):
 
     assert text == (
         f"no plugin provides {kind} called 'x'\n"
-        f"  {family}, which provides the official {catalog}, is not installed: pip install {family}"
+        f"  {family}, which provides the official {catalog}, {FAMILY_NOT_INSTALLED} {family}"
     )
 
 
@@ -158,11 +165,11 @@ def test_an_unknown_name_lists_the_plugins_that_might_provide_it(official, insta
 
     assert str(caught.value) == (
         "no plugin provides a pruner called 'levle'; did you mean 'level'?\n"
-        "  broken-one 1.0, which might provide it, is broken: importing its face broken_one raised "
+        f"  broken-one 1.0, {MIGHT_PROVIDE} broken: importing its face broken_one raised "
         "ModuleNotFoundError: No module named 'nowhere_to_be_found'\n"
-        "  denied-one 1.0, which might provide it, is denied by TERSELY_NO_PLUGINS\n"
-        "  refused-one 1.0, which might provide it, is refused: it is written for plugin API 7, "
-        "this tersely has plugin API 1.1; install releases of both that agree"
+        f"  denied-one 1.0, {MIGHT_PROVIDE} denied by TERSELY_NO_PLUGINS\n"
+        f"  refused-one 1.0, {MIGHT_PROVIDE} refused: {WRITTEN_FOR} 7, {THIS_API} 1.1; "
+        f"{AGREEING_RELEASES}"
     )
     assert isinstance(caught.value.__cause__, BrokenPluginError)
     assert isinstance(caught.value.__cause__.__cause__, ModuleNotFoundError)

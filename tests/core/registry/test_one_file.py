@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from messages.plugins import WRITTEN_FOR
 
 from tersely.errors import BrokenPluginError, PluginApiError, PluginConflictError
 from tersely.registry.registry import Registry
@@ -186,7 +187,7 @@ def test_a_file_of_another_api_is_refused(registry, write):
 
     message = message_of(PluginApiError, registry.register_file, place)
 
-    assert message.startswith("my_pruner.py cannot be registered: it is written for plugin API 99")
+    assert message.startswith(f"my_pruner.py cannot be registered: {WRITTEN_FOR} 99")
 
 
 def test_what_a_file_prints_is_kept(registry, write, capsys):

@@ -6,6 +6,7 @@ import threading
 import types
 
 import pytest
+from messages.plugins import AGREEING_RELEASES, THIS_API, WRITTEN_FOR
 
 import tersely
 from tersely.errors import (
@@ -126,8 +127,7 @@ def test_an_object_for_another_api_is_refused(registry):
     face.tersely_api = 2
 
     assert message_of(PluginApiError, registry.register, face) == (
-        "Face cannot be registered: it is written for plugin API 2, this tersely has plugin API 1.1; "
-        "install releases of both that agree"
+        f"Face cannot be registered: {WRITTEN_FOR} 2, {THIS_API} 1.1; {AGREEING_RELEASES}"
     )
 
 

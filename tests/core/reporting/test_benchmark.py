@@ -7,6 +7,8 @@ from itertools import groupby
 
 import pytest
 import torch
+from messages.documents import number_above
+from messages.files import MAPPING_OF_NAMES
 from torch import nn
 
 import tersely
@@ -135,11 +137,11 @@ def test_a_candidate_that_fails_is_named_and_modules_are_left_as_they_were() -> 
 @pytest.mark.parametrize(
     ("candidates", "options", "message"),
     [
-        ({}, {}, "benchmark() has no candidates; give a mapping of names to functions"),
+        ({}, {}, f"benchmark() has no candidates; give {MAPPING_OF_NAMES} functions"),
         ({"a": 3}, {}, "'a' is a int, expected a function"),
         ({"a": abs}, {"threads": 0}, "threads is 0, expected 1 or more"),
-        ({"a": abs}, {"seconds": 0}, "seconds is 0, expected a number above 0"),
-        ({"a": abs}, {"seconds": float("nan")}, "seconds is nan, expected a number above 0"),
+        ({"a": abs}, {"seconds": 0}, f"seconds is 0, {number_above(0)}"),
+        ({"a": abs}, {"seconds": float("nan")}, f"seconds is nan, {number_above(0)}"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.planning import NONE_THERE
 from torch import nn
 
 import tersely
@@ -87,9 +88,7 @@ def test_nothing_untouched_is_said():
 def test_skipped_targets_are_one_line_for_each_reason():
     model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(3)))
 
-    assert "skipped: bias of 3 modules: the module has None there" in lines(
-        pruned(op_types=["Linear"]), model
-    )
+    assert f"skipped: bias of 3 modules: {NONE_THERE}" in lines(pruned(op_types=["Linear"]), model)
 
 
 def test_entries_that_decide_differently_are_paragraphs_of_their_own():

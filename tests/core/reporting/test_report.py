@@ -9,7 +9,10 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from messages import no_report
+from messages.documents import KEY_IN_QUOTES
+from messages.files import INCOMPLETE_JSON, WRITING_VERSION, no_report
+from messages.sessions import NOTHING_KEPT, asked_for
+from messages.shrinking import ONE_STAYS
 from report_rows import pruned_row as row
 from torch import nn
 
@@ -77,13 +80,15 @@ def test_a_ratio_that_rounds_down_within_one_block_is_no_miss() -> None:
 def test_a_ratio_too_small_for_the_blocks_is_a_loud_miss() -> None:
     model = nn.Sequential(nn.Linear(4, 3))
 
-    with pytest.warns(SparsityWarning, match="0.weight: asked for a sparsity of 0.2, got 0"):
+    with pytest.warns(SparsityWarning, match=f"0.weight: {asked_for(0.2)}, got 0"):
         report = prune(model, {"op_types": ["Linear"], "sparse_ratio": 0.2}, algorithm="toy_rows")
 
     assert report.rows[0].missed
     assert report.warnings == (
-        "0.weight: asked for a sparsity of 0.2, got 0 (0 of 12 elements masked); it has 3 blocks, "
-        "too few for that ratio: choose a finer granularity or a larger ratio",
+        (
+            f"0.weight: {asked_for(0.2)}, got 0 (0 of 12 elements masked); it has 3 blocks, too "
+            "few for that ratio: choose a finer granularity or a larger ratio"
+        ),
     )
 
 
@@ -96,8 +101,10 @@ def test_masks_that_were_changed_by_hand_are_a_miss() -> None:
     report = session.report()
 
     assert report.warnings == (
-        "0.weight: asked for a sparsity of 0.5, got 1 (8 of 8 elements masked); call "
-        "session.compress(), or session.step() until the algorithm has scores",
+        (
+            f"0.weight: {asked_for(0.5)}, got 1 (8 of 8 elements masked); call "
+            "session.compress(), or session.step() until the algorithm has scores"
+        ),
     )
 
 
@@ -111,7 +118,7 @@ def test_bounds_count_as_the_request() -> None:
     assert report.warnings == ()
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}")
 def test_a_global_group_is_judged_as_a_whole() -> None:
     model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 4, bias=False))
     with torch.no_grad():
@@ -123,10 +130,10 @@ def test_a_global_group_is_judged_as_a_whole() -> None:
 
     assert [one.masked for one in report.rows] == [8, 0]
     assert report.rows[0].request == "0.5, over group all"
-    assert [one.partition(";")[0] for one in report.warnings] == ["0.weight: nothing of it is kept"]
+    assert [one.partition(";")[0] for one in report.warnings] == [f"0.weight: {NOTHING_KEPT}"]
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}")
 def test_a_threshold_asks_for_no_sparsity() -> None:
     report = prune(
         nn.Sequential(nn.Linear(4, 2)), {"op_types": ["Linear"], "sparse_threshold": 1e9}
@@ -245,11 +252,9 @@ def test_a_missing_report_file_says_what_to_give(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "is damaged: it is not complete JSON (Expecting property name enclosed in double "
-         "quotes: line 1 column 2 (char 1)); run the job again"),
+        ("{", f"{INCOMPLETE_JSON} (Expecting {KEY_IN_QUOTES}: line 1 column 2 (char 1)); run the job again"),
         ("{}", "is not a report: it has no format 'tersely-report'"),
-        ('{"format": "tersely-report", "version": 9}', "has report format 9, this tersely reads 1; "
-         "run the job again or install the version that wrote it"),
+        ('{"format": "tersely-report", "version": 9}', f"has report format 9, this tersely reads 1; run the job again or {WRITING_VERSION}"),
         ('{"format": "tersely-report", "version": 1}', "is damaged: 'rows' is a required property; run the "
          "job again"),
     ],
@@ -331,7 +336,7 @@ def test_a_pruned_target_shows_what_shrinking_removed_of_it() -> None:
 
 def test_slices_that_stay_for_one_reason_are_one_line() -> None:
     stays = [Stay(f"{layer}.weight", 0, 2, f"{layer + 1} reads it", "align") for layer in range(4)]
-    others = [Stay("9.weight", 0, 1, "one has to stay of 9")]
+    others = [Stay("9.weight", 0, 1, f"{ONE_STAYS} 9")]
 
     text = str(Report(rows=(row(module="0"),), shrinks=(shrunk(*stays, *others),)))
 

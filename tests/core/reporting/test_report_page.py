@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import matplotlib as mpl
 import pytest
+from messages.shrinking import OUTPUT_OF_MODEL
 from pages import Accessible, Balance
 from report_rows import pruned_row
 
@@ -227,7 +228,7 @@ def test_a_layer_that_was_not_compared_says_why(tmp_path: Path) -> None:
 def shrunk() -> Shrunk:
     return Shrunk(
         rows=(ShrunkRow("layers.0", "weight", 0, 4, 2),),
-        stays=(Stay("layers.1.weight", 0, 3, "it is an output of the model", "leave it out"),),
+        stays=(Stay("layers.1.weight", 0, 3, OUTPUT_OF_MODEL, "leave it out"),),
         absorbed=(),
         parameters=(64, 48),
         macs=(1000, 750),

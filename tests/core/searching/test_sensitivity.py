@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from messages.files import OUTPUT_ERROR
 from torch import Tensor, nn
 
 import tersely
@@ -98,7 +99,7 @@ def test_layers_that_hurt_most_come_first(toy_pruners: None, build: Any, data: T
     losses = {one.layer: one.drop for one in found if one.level == 0.75}
     assert list(found.worst_first("pruning")) == sorted(losses, key=lambda one: -losses[one])
     table = str(found).splitlines()
-    assert table[0] == "pruning: relative error of the output, one layer at a time"
+    assert table[0] == f"pruning: {OUTPUT_ERROR}, one layer at a time"
     assert table[1].split() == ["layer", "0.25", "sparse", "0.75", "sparse"]
     assert table[3].split()[0] == found.worst_first("pruning")[0]
 
@@ -248,5 +249,5 @@ def test_the_picture_names_every_layer(toy_pruners: None, build: Any, tmp_path: 
 
     text = (tmp_path / "found.svg").read_text()
     assert text.startswith("<?xml")
-    assert text.count("<title>Sensitivity of each layer: relative error of the output") == 1
+    assert text.count(f"<title>Sensitivity of each layer: {OUTPUT_ERROR}") == 1
     assert {f">{one.layer}</text>" for one in found} <= set(re.findall(r">[^<>]*</text>", text))

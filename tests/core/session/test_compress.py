@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from messages.plugins import SCORES_EXPECTED
+from messages.sessions import NOTHING_KEPT
 from torch import nn
 
 import tersely
@@ -86,9 +88,7 @@ def test_scores_that_are_no_tensor_are_an_error_that_names_the_algorithm(odd, od
     odd.score = lambda target: 3.5
     with pytest.raises(tersely.PluginError) as caught:
         odd_session.compress()
-    assert str(caught.value) == (
-        "toy_odd returned a float for 0.weight; expected a tensor of scores"
-    )
+    assert str(caught.value) == f"toy_odd returned a float for 0.weight; {SCORES_EXPECTED}"
 
 
 def test_scores_that_are_not_finite_are_an_error_and_nothing_is_masked(odd, odd_session):
@@ -154,7 +154,7 @@ def test_an_algorithm_that_cannot_be_made_with_its_options_is_an_error(odd, buil
     assert type(model[0]) is nn.Linear
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}")
 @pytest.mark.parametrize("ratio", [0, 1])
 def test_a_ratio_of_zero_or_one_masks_nothing_or_everything(toy_pruners, build, data, ratio):
     model = build()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import STAYS_INSTRUMENTED
 from torch import nn
 
 import tersely
@@ -75,8 +76,10 @@ def test_an_output_mask_stays_with_one_warning_that_names_it(build, data):
     with pytest.warns(FinalizeWarning) as caught:
         session.finalize()
     assert [str(one.message) for one in caught] == [
-        "a plain module cannot mask or quantize its inputs or outputs, so these stay instrumented after "
-        "finalize(): 1._output_"
+        (
+            f"{STAYS_INSTRUMENTED} its inputs or outputs, so these stay instrumented after "
+            "finalize(): 1._output_"
+        )
     ]
     assert caught[0].filename == __file__
     assert torch.equal(model(data), expected)
@@ -84,7 +87,7 @@ def test_an_output_mask_stays_with_one_warning_that_names_it(build, data):
     assert sorted(name for name, _ in model.named_buffers()) == ["1._tersely__output__mask"]
 
 
-@pytest.mark.filterwarnings("ignore:a plain module cannot mask")
+@pytest.mark.filterwarnings(f"ignore:{STAYS_INSTRUMENTED}")
 def test_a_module_that_stays_has_its_weight_baked(build, data):
     model = build()
     entry = {
@@ -102,7 +105,7 @@ def test_a_module_that_stays_has_its_weight_baked(build, data):
     assert torch.equal(model(data), expected)
 
 
-@pytest.mark.filterwarnings("ignore:a plain module cannot mask")
+@pytest.mark.filterwarnings(f"ignore:{STAYS_INSTRUMENTED}")
 def test_a_finalized_model_with_an_output_mask_can_be_copied_and_saved(build, data, tmp_path):
     import copy
 
@@ -124,7 +127,7 @@ def test_a_warning_that_is_made_an_error_still_leaves_a_finalized_model(build, d
     assert type(model[0]) is nn.Linear
 
 
-@pytest.mark.filterwarnings("ignore:a plain module cannot mask")
+@pytest.mark.filterwarnings(f"ignore:{STAYS_INSTRUMENTED}")
 def test_a_plugin_is_told_of_a_finalized_session(build):
     told = []
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.documents import list_of_at_least
 from torch import nn
 
 import tersely
@@ -125,4 +126,4 @@ def test_what_is_no_config_list_is_refused_as_a_whole(model, given):
 
     (problem,) = raised.value.problems
     assert problem.path == "pruning.config_list"
-    assert "expected a list of at least 1 mapping" in problem.message
+    assert f"expected {list_of_at_least(1, 'mapping')}" in problem.message

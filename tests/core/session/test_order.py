@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from messages.files import NOTHING_TO
+from messages.planning import NO_TARGET_REACHED, NONE_THERE
+from messages.sessions import CALIBRATE_FIRST, COMPRESS_FIRST, GIVE_TEACHER, NO_TEACHER
 from torch import nn
 
 import tersely
@@ -36,8 +39,8 @@ def test_step_needs_compress_first(attached):
 
 def test_finalize_needs_compress_first(attached):
     assert message(attached.finalize) == (
-        "finalize() found nothing in force; call session.compress() first, or session.detach() to "
-        "get the dense model back"
+        f"finalize() found nothing in force; {COMPRESS_FIRST}, or session.detach() to get the "
+        "dense model back"
     )
     assert "_tersely_instruments" in vars(attached.model[0])
 
@@ -46,8 +49,7 @@ def test_compress_needs_calibrate_first_where_an_output_is_ranked(build):
     config_list = [{"op_names": ["1"], "target_names": ["_output_"], "sparse_ratio": 0.5}]
     session = tersely.attach(build(), {"pruning": {"algorithm": "toy", "config_list": config_list}})
     assert message(session.compress) == (
-        "1._output_ is ranked by what calibration sees of it; call session.calibrate(batches) "
-        "before session.compress()"
+        f"1._output_ is ranked by what calibration sees of it; {CALIBRATE_FIRST}"
     )
 
 
@@ -138,9 +140,9 @@ def test_a_recipe_that_reaches_no_target_is_an_error_that_says_why():
     with pytest.raises(tersely.PlanError) as caught:
         tersely.attach(model, {"pruning": {"algorithm": "toy", "config_list": [entry]}})
     assert str(caught.value) == (
-        "the recipe reaches no target of this model, so there is nothing to compress; write entries "
-        "that select modules of it, and see print(tersely.plan(model, recipe))\n"
-        "  0.bias is skipped: the module has None there"
+        f"the recipe {NO_TARGET_REACHED}, {NOTHING_TO} compress; write entries that select "
+        "modules of it, and see print(tersely.plan(model, recipe))\n"
+        f"  0.bias is skipped: {NONE_THERE}"
     )
     assert type(model[0]) is nn.Linear
 
@@ -161,9 +163,7 @@ def test_the_loss_of_a_model_without_tensors_is_on_the_cpu():
 
 
 def test_teacher_forward_needs_a_teacher(pruned):
-    assert message(pruned.teacher_forward, torch.zeros(1, 4)) == (
-        "the session has no teacher; give it to tersely.attach(..., teacher=...)"
-    )
+    assert message(pruned.teacher_forward, torch.zeros(1, 4)) == f"{NO_TEACHER}; {GIVE_TEACHER}"
 
 
 def test_teacher_forward_runs_the_teacher_in_eval_mode_without_a_graph(build):

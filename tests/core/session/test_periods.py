@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from messages.sessions import END_SOONER, NOTHING_KEPT
 from torch import nn
 
 import tersely
@@ -68,7 +69,7 @@ def test_masks_by_hand_may_come_before_the_period_and_are_decided_anew_in_it(bui
     assert shares(session)["2"]["weight"] == 0.5
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}")
 def test_frozen_masks_by_hand_stay_when_their_period_begins(build):
     mask = torch.zeros(2, 8, dtype=torch.bool)
     session = tersely.attach(build(), recipe(LAST))
@@ -103,8 +104,8 @@ def test_a_model_is_not_finished_before_everything_has_begun(build):
     with pytest.raises(tersely.SessionError) as caught:
         session.finalize()
     assert str(caught.value) == (
-        "finalize() comes at step 0, and stages[1].pruning begins at step 2; train on until then, "
-        "or end an earlier period sooner by its 'until'"
+        "finalize() comes at step 0, and stages[1].pruning begins at step 2; train on until "
+        f"then, {END_SOONER}"
     )
     session.step()
     session.step()

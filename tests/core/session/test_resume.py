@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from messages.planning import NOT_IN_MODEL, PLAN_AGAIN
 from safetensors.torch import load_file
 from torch import nn
 
@@ -179,15 +180,15 @@ class TestWhatDoesNotFit:
 
     def test_a_model_without_one_of_the_modules(self, saved):
         assert self.refused(nn.Sequential(nn.Linear(4, 8)), saved) == (
-            f"{saved}: it does not fit this model: the plan has module '2', which the model does "
-            f"not have; plan again with tersely.plan(model, recipe)"
+            f"{saved}: it does not fit this model: the plan has module '2', "
+            f"{NOT_IN_MODEL}; {PLAN_AGAIN}"
         )
 
     def test_a_model_of_another_shape(self, saved):
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         assert self.refused(model, saved) == (
-            f"{saved}: it does not fit this model: the plan has 2.weight with shape [2, 8], the "
-            f"model has shape [3, 8] there; plan again with tersely.plan(model, recipe)"
+            f"{saved}: it does not fit this model: the plan has 2.weight with shape [2, 8], "
+            f"the model has shape [3, 8] there; {PLAN_AGAIN}"
         )
 
     def test_a_session_whose_algorithm_is_not_installed(self, build, odd, tmp_path):

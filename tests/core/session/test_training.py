@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import NOTHING_KEPT
 from torch import nn
 
 import tersely
@@ -80,7 +81,7 @@ def test_a_fused_optimizer_step_keeps_the_masks(build, data):
     assert int((model[0].weight == 0).sum()) == 16
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}")
 def test_gradient_clipping_sees_no_gradient_of_masked_weights(build, data):
     model = build()
     tersely.prune(model, [{**CONFIG[0], "sparse_ratio": 1}], algorithm="toy")

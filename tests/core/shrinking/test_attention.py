@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from messages.shrinking import CANNOT_FOLLOW, EQUALLY_MANY
 from torch import nn
 
 from tersely.errors import SessionError
@@ -138,9 +139,7 @@ def test_an_attention_of_which_no_head_is_masked_whole_stays_torchs_own():
     found = shrink_module(model, (X,), {}, {"attention.in_proj_weight": rows})
 
     assert type(model.attention) is nn.MultiheadAttention
-    assert {one.reason for one in found.stays} == {
-        "every part has to lose equally many (split of attention)"
-    }
+    assert {one.reason for one in found.stays} == {f"{EQUALLY_MANY} (split of attention)"}
 
 
 def test_an_attention_that_loses_nothing_stays_torchs_own_beside_one_that_does():
@@ -188,7 +187,7 @@ def test_a_model_that_cannot_be_exported_has_its_attention_as_it_was():
 
     model = Branching().eval()
 
-    with pytest.raises(SessionError, match="cannot follow the model's forward"):
+    with pytest.raises(SessionError, match=CANNOT_FOLLOW):
         shrink_module(model, (X,), {}, masked_heads(model, "attention", [0]))
 
     assert type(model.attention) is nn.MultiheadAttention

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from messages.shrinking import ONE_STAYS, PADDED_CONSTANT, PRUNE_WITH_NORM
 from torch import nn
 
 from tersely.shrinking.report import Absorption
@@ -70,9 +71,7 @@ def test_a_padded_border_keeps_a_constant(help):
     model = Chain(nn.Sigmoid(), padding=1)
     found = help.shrink(model, IMAGE, masked(help, model))
     assert found.cuts == {}
-    assert found.stays[0].reason == (
-        "second reads a constant there that is not zero at a padded border (conv2d of second)"
-    )
+    assert found.stays[0].reason == f"second {PADDED_CONSTANT} (conv2d of second)"
 
 
 def test_a_reader_without_a_bias_keeps_a_constant(help):
@@ -101,7 +100,7 @@ def test_one_channel_of_a_layer_that_is_masked_whole_stays(help):
     model = Chain(nn.ReLU())
     found = help.shrink(model, IMAGE, help.rows(model, ["first"], help.keep(4, [])))
     assert model.first.out_channels == 1
-    assert found.stays[0].reason == "one has to stay of first.weight"
+    assert found.stays[0].reason == f"{ONE_STAYS} first.weight"
 
 
 def test_round_to_keeps_a_multiple(help):
@@ -185,10 +184,7 @@ def test_an_approximation_states_how_much_an_output_differs(help, name):
 def test_a_reason_comes_with_what_frees_it(help):
     model = Chain(nn.Sigmoid(), padding=1)
     found = help.shrink(model, IMAGE, masked(help, model))
-    assert found.stays[0].hint == (
-        "prune the norm and the bias before it with the layer: list the norm's type in op_types "
-        "beside the layer's with dependency_groups: auto, or align it"
-    )
+    assert found.stays[0].hint == (PRUNE_WITH_NORM)
 
 
 class Twice(nn.Module):

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from messages.planning import NO_RULE
+from messages.shrinking import DEPENDS_ON_INPUT
 from torch import nn
 from torch.nn import functional
 
@@ -225,7 +227,7 @@ STAYS = {
     ),
     "channel_shuffle of other groups": (
         lambda m, x, y: functional.channel_shuffle(x, 2),
-        "head reads values there that depend on the input (conv2d of head)",
+        f"head {DEPENDS_ON_INPUT} (conv2d of head)",
     ),
     "roll of channels": (lambda m, x, y: x.roll(3, 1), "(roll) depends on the size"),
     "index_select": (
@@ -246,14 +248,14 @@ STAYS = {
     ),
     "einsum of a diagonal": (
         lambda m, x, y: torch.einsum("ncc->nc", x.flatten(2)[:, :, :16]),
-        "there is no rule for einsum of these operands",
+        f"{NO_RULE} einsum of these operands",
     ),
     "random numbers": (lambda m, x, y: x * torch.rand_like(x), "draws random numbers"),
     "numbers written into channels": (
         lambda m, x, y: x.index_put((torch.tensor([0, 1]), torch.tensor([2, 3])), y[0, 0, 0, 0]),
         "index_put puts values along them",
     ),
-    "an unknown operator": (lambda m, x, y: x.triu(), "there is no rule for the operator triu"),
+    "an unknown operator": (lambda m, x, y: x.triu(), f"{NO_RULE} the operator triu"),
 }
 
 

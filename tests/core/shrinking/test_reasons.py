@@ -2,6 +2,15 @@
 
 import pytest
 import torch
+from messages.planning import LEAVE_IT_OUT, NO_RULE
+from messages.shrinking import (
+    DEPENDS_ON_INPUT,
+    EQUALLY_MANY,
+    OTHER_DIMENSION,
+    PADDED_CONSTANT,
+    PRUNE_WITH_NORM,
+    SAME_RATIO,
+)
 from torch import nn
 from torch.nn import functional
 
@@ -109,49 +118,47 @@ GROUPED = "dependency_groups: auto, or one group id"
 
 REASONS = {
     Added: (
-        "last reads values there that depend on the input (linear of last)",
+        f"last {DEPENDS_ON_INPUT} (linear of last)",
         f"mask the same channels of step.inner.weight: {GROUPED}",
     ),
     AddedInput: (
         "add combines it with something that cannot be cut (add of step)",
-        "leave it out of the config: what it meets keeps its size",
+        f"{LEAVE_IT_OUT} config: what it meets keeps its size",
     ),
     Normalized: (
         "layer_norm mixes all of them (layer_norm of step.norm)",
-        "mask what lies along another dimension, or leave the layer out of the config",
+        OTHER_DIMENSION,
     ),
     Softmax: (
         "softmax mixes them (softmax of step)",
-        "mask what lies along another dimension, or leave the layer out of the config",
+        OTHER_DIMENSION,
     ),
     Grouped: (
-        "every part has to lose equally many (conv2d of step.inner)",
-        "ask for the same ratio in each part: internal_metric_block",
+        f"{EQUALLY_MANY} (conv2d of step.inner)",
+        SAME_RATIO,
     ),
     GroupNormalized: (
-        "last reads values there that depend on the input (linear of last)",
+        f"last {DEPENDS_ON_INPUT} (linear of last)",
         "mask whole groups or heads of first.weight: a granularity of as many rows",
     ),
     Padded: (
-        "step.inner reads a constant there that is not zero at a padded border "
-        "(conv2d of step.inner)",
-        "prune the norm and the bias before it with the layer: list the norm's type in op_types "
-        "beside the layer's with dependency_groups: auto, or align it",
+        f"step.inner {PADDED_CONSTANT} (conv2d of step.inner)",
+        PRUNE_WITH_NORM,
     ),
     Largest: (
         "amax reduces them (amax of step)",
-        "mask what lies along another dimension, or leave the layer out of the config",
+        OTHER_DIMENSION,
     ),
     Sorted: (
         "sort mixes them (sort of step)",
-        "mask what lies along another dimension, or leave the layer out of the config",
+        OTHER_DIMENSION,
     ),
     Inverted: (
-        "there is no rule for the operator linalg_inv (linalg_inv of step)",
+        f"{NO_RULE} the operator linalg_inv (linalg_inv of step)",
         "leave the layers that it reads out of the config",
     ),
     Attended: (
-        "last reads values there that depend on the input (linear of last)",
+        f"last {DEPENDS_ON_INPUT} (linear of last)",
         "mask whole groups or heads of first.weight: a granularity of as many rows",
     ),
 }

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.shrinking import DEPENDS_ON_INPUT, EQUALLY_MANY
 from torch import nn
 from torch.nn import functional
 
@@ -46,7 +47,7 @@ def test_channels_that_only_one_side_of_an_addition_masks_stay(help):
     found = help.shrink(model, IMAGE, help.rows(model, ["stem", "stem_norm"], help.half(16)))
     assert found.cuts == {}
     assert {stay.reason for stay in found.stays if stay.target == "stem.weight"} == {
-        "head reads values there that depend on the input (linear of head)"
+        f"head {DEPENDS_ON_INPUT} (linear of head)"
     }
 
 
@@ -70,7 +71,7 @@ def test_a_group_that_loses_more_than_others_keeps_what_is_too_much(help):
     outputs = help.keep(16, [2, 3, 4, 5, 6, 8, 9, 10, 12, 13, 14])  # 2, 1, 1 and 1 go
     found = help.shrink(model, IMAGE, help.rows(model, INNER, outputs))
     assert model.first.weight.shape == (12, 4, 3, 3)
-    assert "every part has to lose equally many" in " ".join(stay.reason for stay in found.stays)
+    assert EQUALLY_MANY in " ".join(stay.reason for stay in found.stays)
 
 
 class Mobile(nn.Module):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from messages.shrinking import CANNOT_FOLLOW
 from torch import nn
 
 from tersely.errors import SessionError
@@ -91,7 +92,7 @@ def test_a_model_that_cannot_be_exported_is_refused():
             return self.layer(x) if x.sum() > 0 else self.layer(-x)
 
     kept = {"layer.weight": torch.zeros(4, 3, dtype=torch.bool)}
-    with pytest.raises(SessionError, match="cannot follow the model's forward"):
+    with pytest.raises(SessionError, match=CANNOT_FOLLOW):
         shrink_module(Branching(), (torch.randn(2, 3),), {}, kept)
 
 

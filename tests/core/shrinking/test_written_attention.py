@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.shrinking import SAME_RATIO
 from torch import nn
 
 X = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
@@ -172,7 +173,7 @@ def test_where_one_key_loses_more_heads_of_queries_the_rest_stays_and_says_so(he
 
     assert model.query.weight.shape == (16, 16)
     hints = {one.hint for one in found.stays if one.target == "query.weight"}
-    assert hints == {"ask for the same ratio in each part: internal_metric_block"}
+    assert hints == {SAME_RATIO}
 
 
 @pytest.mark.parametrize("how", GROUPED)

@@ -10,6 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from messages.files import (
+    ABSENT,
+    CHANGED_AFTER,
+    INCOMPLETE_JSON,
+    NOT_IN_SAFETENSORS,
+    WRITING_VERSION,
+)
 
 from tersely.errors import SessionFileError, TerselyError
 from tersely.storage.session_folder import read_session, save_session
@@ -168,7 +175,7 @@ def test_the_error_is_one_of_tersely_and_one_of_files(tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     place = tmp_path / "nowhere"
 
-    assert message(place) == f"{place} does not exist; give the folder that session.save() wrote"
+    assert message(place) == f"{place} {ABSENT} folder that session.save() wrote"
 
 
 def test_an_empty_folder_holds_no_session(tmp_path: Path) -> None:
@@ -213,7 +220,7 @@ def test_another_format_version_names_both(tmp_path: Path) -> None:
     assert text.startswith(
         f"{tmp_path / 'session.json'} has session format 7, written by tersely 9.0; this tersely "
     )
-    assert text.endswith(" reads format 1; install the version that wrote it")
+    assert text.endswith(f" reads format 1; {WRITING_VERSION}")
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
@@ -230,7 +237,7 @@ def test_an_edited_session_is_noticed(tmp_path: Path) -> None:
     edit(tmp_path, lambda document: document["data"].update(step=3))
 
     assert message(tmp_path) == (
-        f"{tmp_path / 'session.json'} was changed after it was saved: its digest does not fit its "
+        f"{tmp_path / 'session.json'} {CHANGED_AFTER} saved: its digest does not fit its "
         f"content; {AGAIN}"
     )
 
@@ -247,8 +254,8 @@ def test_a_session_that_is_cut_off_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "session.json").write_text('{"format": ')
 
     assert message(tmp_path) == (
-        f"{tmp_path / 'session.json'} is damaged: it is not complete JSON (Expecting value: line 1 "
-        f"column 12 (char 11)); {AGAIN}"
+        f"{tmp_path / 'session.json'} {INCOMPLETE_JSON} (Expecting value: line 1 column 12 "
+        f"(char 11)); {AGAIN}"
     )
 
 
@@ -307,8 +314,8 @@ def test_a_tensor_that_cannot_be_stored_is_named(tmp_path: Path) -> None:
 
     assert str(caught.value) == (
         f"{tmp_path}: the session was not saved: 'fc.scale' is a torch.strided tensor of "
-        "torch.complex128, which a safetensors file cannot hold; convert it to a dense tensor of "
-        "a common dtype first; what was there before is untouched"
+        f"torch.complex128, {NOT_IN_SAFETENSORS}; convert it to a dense tensor of a common "
+        "dtype first; what was there before is untouched"
     )
 
 

@@ -1,7 +1,7 @@
 """What every kind of plugin must meet, and how contracts are run and reported."""
 
 import pytest
-from messages import options_are_open
+from messages.plugins import options_are_open
 
 import tersely
 from tersely.testing import (

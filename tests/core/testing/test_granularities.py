@@ -1,7 +1,8 @@
 """The contract of granularities passes good ones and finds every way to break it."""
 
 import pytest
-from messages import options_are_open
+from messages.blocks import INDEX_ALONE, NUMBERS_FROM_0, empty_block
+from messages.plugins import options_are_open
 
 from tersely.testing import ContractError, GranularityContract, check_granularity
 
@@ -101,8 +102,7 @@ TRIED = "[(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4), (128, 128)]"
         (
             "Gapped",
             BLOCKS,
-            "'sample' on (8,): the index of blocks goes up to 1, but no element is in block 0; "
-            "number blocks without gaps",
+            f"'sample' on (8,): {empty_block(1, 0)}; number blocks without gaps",
         ),
         (
             "Fractional",
@@ -113,14 +113,15 @@ TRIED = "[(8,), (8, 16), (24, 8), (8, 4, 4), (8, 4, 4, 4), (128, 128)]"
         (
             "Negative",
             BLOCKS,
-            "'sample' on (8,): the index of blocks holds -1, expected numbers from 0 on: every "
-            "element belongs to a block",
+            f"'sample' on (8,): the index of blocks holds -1, {NUMBERS_FROM_0}",
         ),
         (
             "NumberedInScopes",
             BLOCKS,
-            "'sample' on (8,): a scope consists of rectangular blocks, so it cannot be combined "
-            "with numbered blocks; leave out scope and keep when you give index",
+            (
+                "'sample' on (8,): a scope consists of rectangular blocks, so it cannot be "
+                f"combined with numbered blocks; {INDEX_ALONE}"
+            ),
         ),
         ("Random", SAME, "'sample' on (8,): a second call returns different block numbers"),
         ("KeepingWithoutScope", SCOPE, "'sample' on (8,): keep is 2, but there is no scope"),

@@ -1,6 +1,7 @@
 """The contract of pruners passes a good one and finds every way to break it."""
 
 import pytest
+from messages.plugins import SCORES_EXPECTED
 
 import tersely
 from tersely.testing import PrunerContract, check_pruner
@@ -108,7 +109,7 @@ def test_a_good_pruner_may_refuse_a_granularity_for_some_tensors(register):
             SCORES,
             "conv.weight in torch.float32: scores have dtype torch.int64, expected floats",
         ),
-        ("Listed", SCORES, "conv.weight: expected a tensor of scores, got list"),
+        ("Listed", SCORES, f"conv.weight: {SCORES_EXPECTED}, got list"),
         ("Random", SAME, "conv.weight: two objects with the same options return different scores"),
         ("Counting", SAME, "conv.weight: two calls return different scores"),
         (

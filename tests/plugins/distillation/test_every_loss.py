@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import LINEAR_PROJECTION
 
 import tersely
 
@@ -127,8 +128,8 @@ def test_another_width_is_refused_with_both_shapes_and_a_way_out(name):
         tersely.registry().losses[name](torch.zeros(2, 5, 3), torch.zeros(2, 5, 4))
 
     assert str(caught.value).partition(": ")[2] == (
-        "the student's is (2, 5, 3), the teacher's is (2, 5, 4); projection: linear maps the "
-        "student's last dimension, 3, to the teacher's, 4"
+        f"the student's is (2, 5, 3), the teacher's is (2, 5, 4); {LINEAR_PROJECTION}, 3, to "
+        "the teacher's, 4"
     )
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from messages.documents import number_above
 
 import tersely
 
@@ -64,7 +65,7 @@ def test_the_descriptor_has_the_options_of_the_function_and_their_defaults(name)
 @pytest.mark.parametrize("name", ["kl", "decoupled_kl", "correlation"])
 def test_a_temperature_is_above_zero(name):
     assert problem_of(name, temperature=0).endswith(
-        f"apply_method.{name}.temperature: found 0, expected a number above 0"
+        f"apply_method.{name}.temperature: found 0, {number_above(0)}"
     )
 
 
@@ -86,7 +87,7 @@ def test_a_weight_is_not_negative(name, option):
 
 
 def test_the_square_of_smooth_l1_has_a_width():
-    assert "smooth_l1.beta: found 0, expected a number above 0" in problem_of("smooth_l1", beta=0)
+    assert f"smooth_l1.beta: found 0, {number_above(0)}" in problem_of("smooth_l1", beta=0)
 
 
 def test_the_power_of_attention_is_at_least_one():

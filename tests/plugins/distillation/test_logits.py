@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from messages.sessions import LINEAR_PROJECTION
 
 from tersely_distillation.correlation import correlation
 from tersely_distillation.decoupled_kl import decoupled_kl
@@ -60,8 +61,7 @@ def test_kl_of_different_shapes_is_refused():
 
     assert str(caught.value) == (
         "kl compares logits of one shape (batch, ..., classes): the student's is (2, 10), the "
-        "teacher's is (2, 100); projection: linear maps the student's last dimension, 10, to the "
-        "teacher's, 100"
+        f"teacher's is (2, 100); {LINEAR_PROJECTION}, 10, to the teacher's, 100"
     )
 
 

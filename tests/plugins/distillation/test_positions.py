@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from messages.planning import NO_SUCH_ARGUMENT
 from torch import nn
 from torch.nn import functional
 
@@ -150,8 +151,8 @@ def test_a_mask_that_the_model_does_not_take_is_a_plan_error():
         taught({"mask": "attention"})
 
     assert str(caught.value) == (
-        "distillation.config_list[0]: head._output_: option 'mask' of kl names the model's input "
-        "'attention', and forward has no argument of this name; it has: input_ids, attention_mask"
+        "distillation.config_list[0]: head._output_: option 'mask' of kl names the model's "
+        f"input 'attention', and {NO_SUCH_ARGUMENT} input_ids, attention_mask"
     )
 
 

@@ -6,6 +6,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 import torch
+from messages.sessions import STAYS_INSTRUMENTED
 from torch import nn
 
 import tersely
@@ -133,7 +134,7 @@ def test_the_accuracy_level_decides_what_blocks_are_multiplied_in(quantized, lay
 
 @pytest.mark.parametrize("is_finished", [False, True], ids=["attached", "finished"])
 @pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.filterwarnings("ignore:a plain module cannot mask or quantize")
+@pytest.mark.filterwarnings(f"ignore:{STAYS_INSTRUMENTED}")
 def test_convolutions_with_folded_norms_are_integer_kernels(
     quantized, tmp_path, affine, is_finished
 ):

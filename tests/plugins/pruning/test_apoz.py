@@ -1,5 +1,6 @@
 import pytest
 import torch
+from messages.sessions import CALIBRATE_FIRST, RANKS_BY_CALIBRATION
 from torch import nn
 
 import tersely
@@ -58,7 +59,4 @@ def test_a_whole_model_is_pruned_by_what_calibration_sees():
 def test_without_calibration_there_is_nothing_to_rank_by(target_of):
     with pytest.raises(tersely.SessionError) as caught:
         Apoz().importance(target_of("apoz", torch.zeros(2, 5), ROWS))
-    assert str(caught.value) == (
-        "layer.weight: apoz ranks by what calibration sees; call session.calibrate(batches) before "
-        "session.compress()"
-    )
+    assert str(caught.value) == f"layer.weight: apoz {RANKS_BY_CALIBRATION}; {CALIBRATE_FIRST}"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from messages.documents import at_least
 
 import tersely
 
@@ -67,7 +68,7 @@ def test_movement_without_the_length_of_its_ramp_is_a_problem():
         tersely.load_recipe({"pruning": stage})
     assert str(caught.value.problems[0]) == (
         "pruning.options: missing key 'cooldown_begin_step' in the options of movement (write "
-        "cooldown_begin_step: an integer of at least 0)"
+        f"cooldown_begin_step: {at_least(0)})"
     )
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from messages.sessions import NOTHING_KEPT
 from torch import nn
 from torch.nn import functional
 
@@ -143,7 +144,7 @@ def test_what_is_learned_is_not_among_the_parameters(algorithm, net):
     assert len(list(session.parameters())) == 4
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing of it is kept")
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}")
 def test_movement_takes_a_ratio_for_one_target_and_a_threshold_for_another(net):
     entries = [
         {"op_names": ["head"], "sparse_ratio": 0.5},

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from messages.sessions import CALIBRATE_FIRST, CHECK_BATCHES, RANKS_BY_CALIBRATION
 
 import tersely
 from tersely_pruning.mean_activation import MeanActivation
@@ -92,9 +93,7 @@ def test_outputs_are_left_as_they_were(see):
 def test_outputs_that_are_not_finite_are_an_error(see):
     with pytest.raises(ValueError, match="finite") as caught:
         see(torch.tensor([[1.0, float("nan")]]), torch.zeros(2, 5), ROWS)
-    assert str(caught.value) == (
-        "the outputs of its module are not finite; check the batches and the model's weights"
-    )
+    assert str(caught.value) == f"the outputs of its module are not finite; {CHECK_BATCHES}"
 
 
 def test_outputs_that_are_not_the_channels_of_the_tensor_are_an_error(see):
@@ -128,6 +127,5 @@ def test_without_calibration_there_is_nothing_to_rank_by(target_of):
     with pytest.raises(tersely.SessionError) as caught:
         MeanActivation().importance(target_of("mean_activation", torch.zeros(2, 5), ROWS))
     assert str(caught.value) == (
-        "layer.weight: mean_activation ranks by what calibration sees; call "
-        "session.calibrate(batches) before session.compress()"
+        f"layer.weight: mean_activation {RANKS_BY_CALIBRATION}; {CALIBRATE_FIRST}"
     )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.blocks import IN_THAT_ORDER
 from torch import nn
 
 import tersely
@@ -104,5 +105,5 @@ def test_elements_of_a_vector_in_another_order_are_refused_with_the_reason(monke
     monkeypatch.setattr(Diagonals, "blocks", lambda self, shape, target: blocks)
     keys = {"granularity": "toy_diagonals", "sparse_ratio": 0.5}
     one = {"op_names": ["0"], "target_names": ["bias"], "target_settings": {"bias": keys}}
-    with pytest.raises(tersely.PlanError, match=r"0\.bias: .* number them in that order"):
+    with pytest.raises(tersely.PlanError, match=f"0\\.bias: .* {IN_THAT_ORDER}"):
         tersely.prune(model, [one], algorithm="l1_norm")

@@ -5,6 +5,7 @@ import itertools
 import attrs
 import pytest
 import torch
+from messages.sessions import BLOCK_BY_BLOCK, CALIBRATE_EACH_SESSION, CALIBRATE_FIRST
 from torch import nn
 from torch.nn import functional
 
@@ -156,9 +157,7 @@ def test_a_loaded_session_that_goes_block_by_block_asks_for_its_batches(tmp_path
     with pytest.raises(tersely.SessionError) as caught:
         train(again, itertools.islice(data(), STEPS))
     assert str(caught.value) == (
-        "stem.weight is compressed block by block on calibration batches; call "
-        "session.calibrate(batches) before session.compress(), and again in a session that was "
-        "loaded, since batches are not saved with it"
+        f"stem.weight {BLOCK_BY_BLOCK}; {CALIBRATE_FIRST}, {CALIBRATE_EACH_SESSION}"
     )
     assert torch.equal(again.session.masks()["stem"]["weight"], before["stem"]["weight"])
 

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from messages.planning import NO_SUCH_TYPE
+from messages.sessions import LOSS_AND_STEP_FIRST, OR_A_SCHEDULE
 from torch import nn
 
 import tersely
@@ -100,9 +102,9 @@ def test_factors_that_never_moved_are_nothing_to_rank_by(target_of):
     with pytest.raises(SessionError) as caught:
         Slim().importance(target)
     assert str(caught.value) == (
-        "layer.weight: slim ranks by learned factors, and none has changed; train some "
-        "steps with session.total_loss(...) and session.step() before session.compress(), or give "
-        "the stage a schedule"
+        "layer.weight: slim ranks by learned factors, and none has changed; "
+        f"{LOSS_AND_STEP_FIRST}(...) and session.step() before session.compress(), "
+        f"{OR_A_SCHEDULE}"
     )
 
 
@@ -123,7 +125,7 @@ def test_a_learning_stage_may_select_nothing_beside_one_that_does(algorithm, opt
         for one, name in entries.items()
     ]
     stages[1]["options"] = options
-    with pytest.warns(UserWarning, match="no module has this type"):
+    with pytest.warns(UserWarning, match=NO_SUCH_TYPE):
         session = tersely.attach(model, {"pruning": stages})
     session.compress()
     session.step()

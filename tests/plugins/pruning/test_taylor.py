@@ -1,5 +1,6 @@
 import pytest
 import torch
+from messages.sessions import OR_A_SCHEDULE, SEEN_NONE, STEP_FIRST
 
 from tersely import SessionError
 from tersely_pruning.taylor import Taylor
@@ -83,7 +84,6 @@ def test_without_a_step_there_is_nothing_to_rank_by(target_of):
     with pytest.raises(SessionError) as caught:
         Taylor().importance(target_of("taylor", WEIGHT))
     assert str(caught.value) == (
-        "layer.weight: taylor ranks by gradients and has seen none; train some steps with "
-        "session.step() after optimizer.step() before session.compress(), or give the stage a "
-        "schedule"
+        f"layer.weight: taylor ranks by gradients and {SEEN_NONE}; {STEP_FIRST} before "
+        f"session.compress(), {OR_A_SCHEDULE}"
     )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import BLOCK_BY_BLOCK, CALIBRATE_EACH_SESSION, CALIBRATE_FIRST
 from torch import nn
 
 import tersely
@@ -41,9 +42,7 @@ def test_without_calibration_the_error_says_what_to_call_and_nothing_changes(lay
     with pytest.raises(tersely.SessionError) as caught:
         tersely.prune(layer, [{"op_names": ["0"], "sparse_ratio": 0.34}], algorithm="wanda")
     assert str(caught.value) == (
-        "0.weight is compressed block by block on calibration batches; call "
-        "session.calibrate(batches) before session.compress(), and again in a session that was "
-        "loaded, since batches are not saved with it"
+        f"0.weight {BLOCK_BY_BLOCK}; {CALIBRATE_FIRST}, {CALIBRATE_EACH_SESSION}"
     )
     assert type(layer[0]) is nn.Linear
     assert torch.equal(layer[0].weight, WEIGHT)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from messages.sessions import CALIBRATE_FIRST, RANGE_OF_CALIBRATION, STAYS_INSTRUMENTED
 from rich.console import Console
 
 import tersely
@@ -60,7 +61,7 @@ def test_a_job_may_only_quantize(tmp_path: Path) -> None:
     assert "ptq int8 symmetric" in page
 
 
-@pytest.mark.filterwarnings("ignore:a plain module cannot mask or quantize")
+@pytest.mark.filterwarnings(f"ignore:{STAYS_INSTRUMENTED}")
 def test_a_job_may_prune_quantize_and_train(tmp_path: Path) -> None:
     pytest.importorskip("tersely_pruning")
     recipe = {
@@ -89,7 +90,6 @@ def test_a_job_without_the_batches_it_needs_says_where_they_belong(tmp_path: Pat
         run(file)
 
     assert str(caught.value) == (
-        "0._input_ is quantized by the range that calibration sees; call "
-        "session.calibrate(batches) before session.compress(); the job calls it when "
+        f"0._input_ {RANGE_OF_CALIBRATION}; {CALIBRATE_FIRST}; the job calls it when "
         "data.calibration gives the batches"
     )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import NO_SCALE_YET
 from torch import nn
 
 import tersely
@@ -96,7 +97,7 @@ def test_a_session_without_scales_says_what_to_call() -> None:
     report = tersely.attach(nn.Sequential(nn.Linear(8, 4)), {"quantization": stage}).report()
 
     assert [one.text for one in report.remarks] == [
-        "there is no scale yet for 0.weight; call session.compress()"
+        f"{NO_SCALE_YET} for 0.weight; call session.compress()"
     ]
     assert report.rows[0].dtype == "int8"
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from messages.sessions import NOT_AVERAGED
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import WORLD, main, scenario
@@ -215,11 +216,7 @@ def scales_that_the_user_s_optimizer_moves_apart_are_an_error_in_both(rank: int)
         train(wrapped, session, [rank], torch.optim.SGD(tensors, lr=0.05))
     except tersely.SessionError as error:
         text = str(error)
-    assert text == (
-        "what lsq learned of 0.weight and others differs between the processes: your optimizer "
-        "moves session.parameters(), whose gradients DistributedDataParallel does not average; "
-        "average them before optimizer.step(), or leave them to session.step()"
-    )
+    assert text == f"what lsq learned of 0.weight and others {NOT_AVERAGED}"
 
 
 @scenario

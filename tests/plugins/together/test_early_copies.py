@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from averages import ByName, InOrder, WithBuffers, WithTorch
+from messages.sessions import NOTHING_KEPT
 from torch import nn
 
 import tersely
@@ -53,9 +54,7 @@ def compress(session):
     session.compress()
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*nothing of it is kept:UserWarning"
-)  # whole layers are masked here
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}:UserWarning")  # whole layers are masked here
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", RECIPES)
 def test_a_copy_from_before_compress_is_not_averaged(kind, way):
@@ -66,9 +65,7 @@ def test_a_copy_from_before_compress_is_not_averaged(kind, way):
         average.update(model)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*nothing of it is kept:UserWarning"
-)  # whole layers are masked here
+@pytest.mark.filterwarnings(f"ignore:.*{NOTHING_KEPT}:UserWarning")  # whole layers are masked here
 @pytest.mark.parametrize("kind", ["lsq", "lsq_plus", "smoothquant", "awq"])
 def test_a_copy_from_after_compress_is_averaged(kind):
     model, session = attached(kind)
@@ -84,7 +81,7 @@ def test_a_mask_of_one_element_is_not_averaged_into_a_place_without_one():
     entry = {"op_types": ["Linear"], "sparse_threshold": 9.0}
     session = tersely.attach(model, {"pruning": stage("level", entry)})
     early = ByName(model)
-    with pytest.warns(UserWarning, match="nothing of it is kept"):
+    with pytest.warns(UserWarning, match=NOTHING_KEPT):
         session.compress()
     with pytest.raises(RuntimeError, match="size of tensor"):
         early.update(model)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from messages.sessions import NOTHING_KEPT
 from torch import nn
 
 import tersely
@@ -32,7 +33,7 @@ def _told():
         warnings.simplefilter("always")
         yield told
     texts = [str(one.message) for one in caught if one.category is SparsityWarning]
-    told += [text for text in texts if "nothing of it is kept" in text]
+    told += [text for text in texts if NOTHING_KEPT in text]
 
 
 LINEAR = {"op_types": ["Linear"]}
@@ -43,10 +44,10 @@ def test_one_shot():
         tersely.prune(nn.Sequential(nn.Linear(4, 2)), [{**LINEAR, "sparse_ratio": 1}])
     (text,) = [str(one.message) for one in caught]
     assert text == (
-        "0.weight: nothing of it is kept; max_sparse_ratio: 0.5 in its entry keeps at least one of "
+        f"0.weight: {NOTHING_KEPT}; max_sparse_ratio: 0.5 in its entry keeps at least one of "
         "its 2 blocks\n"
-        "0.bias: nothing of it is kept; it follows 0.weight, whose max_sparse_ratio keeps "
-        "something of both"
+        f"0.bias: {NOTHING_KEPT}; it follows 0.weight, whose max_sparse_ratio keeps something "
+        "of both"
     )
 
 
@@ -129,9 +130,10 @@ def test_masks_by_hand():
     with pytest.warns(SparsityWarning) as caught:
         session.set_masks({"0": {"weight": torch.zeros(2, 4, dtype=torch.bool)}})
     assert str(caught[0].message) == (
-        "0.weight: nothing of it is kept\n"
-        "0.bias: nothing of it is kept\n"
-        "set_masks() has put this in force; if this is not intended, set masks that keep something"
+        f"0.weight: {NOTHING_KEPT}\n"
+        f"0.bias: {NOTHING_KEPT}\n"
+        "set_masks() has put this in force; if this is not intended, set masks that keep "
+        "something"
     )
 
 
@@ -159,6 +161,8 @@ def test_the_report_lists_them():
     with _told():
         session.compress()
     assert session.report().warnings == (
-        "0.weight: nothing of it is kept; max_sparse_ratio: 0.5 in its entry keeps at least one of "
-        "its 2 blocks",
+        (
+            f"0.weight: {NOTHING_KEPT}; max_sparse_ratio: 0.5 in its entry keeps at least one of "
+            "its 2 blocks"
+        ),
     )

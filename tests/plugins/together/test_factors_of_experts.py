@@ -3,6 +3,7 @@
 import pytest
 import torch
 from linear_experts import LinearExperts
+from messages.sessions import DIVIDES_FACTORS, FOLDS_FACTORS
 from torch import nn
 from torch.nn import functional
 
@@ -180,10 +181,11 @@ def test_factors_of_what_is_gated_go_into_the_rows_of_the_same_expert(options, g
     simulated = model(x).detach()
 
     assert remarks(session) == [
-        "experts.down_proj: finalize() folds the factors of the input into rows of "
-        "experts.gate_up_proj",
-        "experts.gate_up_proj: finalize() divides the factors of the input out again, because each "
-        "expert has its own factors, and no rows of its matrices produce the input",
+        f"experts.down_proj: {FOLDS_FACTORS} rows of experts.gate_up_proj",
+        (
+            f"experts.gate_up_proj: finalize() {DIVIDES_FACTORS}, because each expert has its own "
+            "factors, and no rows of its matrices produce the input"
+        ),
     ]
     session.finalize()
 
@@ -196,7 +198,7 @@ def test_factors_of_what_is_gated_go_into_the_rows_of_the_same_expert(options, g
 def test_rows_that_are_not_only_gated_take_no_factors():
     model = stacked(layout="every second, plus one")
     session = awq(model)
-    assert all("divides the factors of the input out again" in one for one in remarks(session))
+    assert all(DIVIDES_FACTORS in one for one in remarks(session))
 
 
 def test_experts_with_three_matrices_fold_into_the_one_that_is_gated():
@@ -220,9 +222,7 @@ def test_experts_with_three_matrices_fold_into_the_one_that_is_gated():
     session = tersely.quantize(
         model, [{**entry, "granularity": "per_channel"}], algorithm="awq", data=batches()
     )
-    assert remarks(session) == [
-        "experts.w2: finalize() folds the factors of the input into experts.w3"
-    ]
+    assert remarks(session) == [f"experts.w2: {FOLDS_FACTORS} experts.w3"]
     simulated = model(batches()[0]).detach()
     session.finalize()
     torch.testing.assert_close(model(batches()[0]), simulated, rtol=1e-4, atol=1e-4)

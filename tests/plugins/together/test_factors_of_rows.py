@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from messages.sessions import DIVIDES_FACTORS, FOLDS_FACTORS, SHARED_SCALE
 from torch import nn
 from torch.nn import functional
 
@@ -132,9 +133,7 @@ def test_factors_go_into_the_outputs_that_are_read(kind, algorithm):
     session = quantized(model, name, algorithm=algorithm)
     simulated = model(tokens()).detach()
 
-    assert f"{name}.weight: finalize() folds the factors of the input into {producer}" in remarks(
-        session
-    )
+    assert f"{name}.weight: {FOLDS_FACTORS} {producer}" in remarks(session)
     session.finalize()
 
     torch.testing.assert_close(model(tokens()), simulated, rtol=1e-6, atol=1e-6)
@@ -158,7 +157,7 @@ def test_heads_share_factors_where_one_block_is_quantized_after_the_other():
     model = seeded(lambda: nn.Sequential(Grouped(), Grouped()))
     session = quantized(model, "1.o", options={"sequential": True})
     simulated = model(tokens()).detach()
-    assert "1.o.weight: finalize() folds the factors of the input into 1.v" in remarks(session)
+    assert f"1.o.weight: {FOLDS_FACTORS} 1.v" in remarks(session)
     session.finalize()
     torch.testing.assert_close(model(tokens()), simulated, rtol=1e-6, atol=1e-6)
 
@@ -191,14 +190,14 @@ def test_rows_that_share_a_scale_with_others_cannot_take_factors():
     model = seeded(lambda: Gated("halves"))
     session = quantized(model, "down", others={"granularity": "default"})
     assert remarks(session)[-1].startswith("down.weight: finalize() divides the factors")
-    assert "its output channels share a scale" in remarks(session)[-1]
+    assert SHARED_SCALE in remarks(session)[-1]
 
 
 def test_rows_that_something_else_reads_keep_their_factors():
     model = seeded(lambda: Gated("halves"))
     model.register_forward_hook(lambda module, args, out: out + module.gate_up(args[0])[..., -8:])
     session = quantized(model, "down")
-    assert "divides the factors of the input out again" in remarks(session)[-1]
+    assert DIVIDES_FACTORS in remarks(session)[-1]
 
 
 def test_altered_rows_of_a_saved_session_are_refused(tmp_path):

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from messages.sessions import DIVIDES_FACTORS, FOLDS_FACTORS, SHARED_SCALE
 from torch import nn
 
 import tersely
@@ -146,11 +147,10 @@ def test_the_report_says_what_is_folded_where():
 
     found = remarks(session)
     assert found == [
-        "attention.q.weight, attention.k.weight, attention.v.weight: finalize() folds the factors "
-        "of the input into norm1",
-        "attention.o.weight: finalize() folds the factors of the input into attention.v",
-        "mlp.gate.weight, mlp.up.weight: finalize() folds the factors of the input into norm2",
-        "mlp.down.weight: finalize() folds the factors of the input into mlp.up",
+        f"attention.q.weight, attention.k.weight, attention.v.weight: {FOLDS_FACTORS} norm1",
+        f"attention.o.weight: {FOLDS_FACTORS} attention.v",
+        f"mlp.gate.weight, mlp.up.weight: {FOLDS_FACTORS} norm2",
+        f"mlp.down.weight: {FOLDS_FACTORS} mlp.up",
     ]
     session.finalize()
     assert remarks(session) == found
@@ -171,9 +171,7 @@ def test_values_that_several_heads_share_take_factors_that_are_equal_for_these()
     session = quantized(model, inputs)
     simulated = model(inputs).detach()
 
-    assert (
-        "attention.o.weight: finalize() folds the factors of the input into attention.v"
-    ) in remarks(session)
+    assert f"attention.o.weight: {FOLDS_FACTORS} attention.v" in remarks(session)
     session.finalize()
     torch.testing.assert_close(model(inputs), simulated, rtol=1e-4, atol=1e-4)
 
@@ -195,8 +193,10 @@ def test_what_something_else_reads_stays_as_it_is():
     simulated = model(inputs).detach()
 
     assert remarks(session) == [
-        "fc.weight: finalize() divides the factors of the input out again, because something else "
-        "reads their input as well"
+        (
+            f"fc.weight: finalize() {DIVIDES_FACTORS}, because something else reads their input "
+            "as well"
+        )
     ]
     session.finalize()
     assert torch.equal(model.norm.weight.data, norm)
@@ -255,9 +255,11 @@ def test_rows_that_share_a_scale_cannot():
     session.finalize()
 
     assert remarks(session) == [
-        "1.weight: finalize() folds the factors of the input into 0",
-        "2.weight: finalize() divides the factors of the input out again, because 1.weight produces it, but its output channels share a "
-        "scale; granularity: per_channel gives each its own",
+        f"1.weight: {FOLDS_FACTORS} 0",
+        (
+            f"2.weight: finalize() {DIVIDES_FACTORS}, because 1.weight produces it, but "
+            f"{SHARED_SCALE}; granularity: per_channel gives each its own"
+        ),
     ]
     assert is_on_grid(model, session, "1")
 
@@ -278,8 +280,8 @@ def test_an_output_that_is_quantized_on_the_way_keeps_its_scale():
     session.compress()
 
     assert remarks(session)[-1] == (
-        "2.weight: finalize() divides the factors of the input out again, because an output "
-        "between them and what produces their input is quantized"
+        f"2.weight: finalize() {DIVIDES_FACTORS}, because an output between them and what "
+        "produces their input is quantized"
     )
 
 
@@ -305,8 +307,10 @@ def test_a_norm_that_is_folded_itself_takes_no_factors():
     simulated = model(IMAGES).detach()
 
     assert remarks(session) == [
-        "4.weight: finalize() divides the factors of the input out again, because a module that "
-        "fuse_names folds produces it"
+        (
+            f"4.weight: finalize() {DIVIDES_FACTORS}, because a module that fuse_names folds "
+            "produces it"
+        )
     ]
     session.finalize()
     torch.testing.assert_close(model(IMAGES), simulated, rtol=1e-4, atol=1e-5)
@@ -319,8 +323,8 @@ def test_inputs_that_are_all_zero_tell_nothing():
     )
 
     assert remarks(session)[-1] == (
-        "2.weight: finalize() divides the factors of the input out again, because their input was "
-        "zero in the first batch of calibration"
+        f"2.weight: finalize() {DIVIDES_FACTORS}, because their input was zero in the first "
+        "batch of calibration"
     )
 
 
@@ -336,8 +340,10 @@ def test_a_model_that_draws_numbers_tells_nothing():
     session = quantized(seeded(Noisy), tokens())
 
     assert remarks(session) == [
-        "fc.weight: finalize() divides the factors of the input out again, because the model "
-        "computes different outputs in every call"
+        (
+            f"fc.weight: finalize() {DIVIDES_FACTORS}, because the model computes different "
+            "outputs in every call"
+        )
     ]
 
 
@@ -438,8 +444,7 @@ def test_a_weight_that_is_tied_to_another_stays_as_it_is():
     simulated = model(ids).detach()
 
     assert remarks(session) == [
-        "head.weight: finalize() divides the factors of the input out again, because they are tied "
-        "to other weights"
+        f"head.weight: finalize() {DIVIDES_FACTORS}, because they are tied to other weights"
     ]
     session.finalize()
     torch.testing.assert_close(model(ids), simulated)
@@ -473,7 +478,7 @@ def test_a_layer_that_runs_twice_folds_when_all_its_inputs_come_from_one_module(
     session = quantized(model, inputs)
     simulated = model(inputs).detach()
 
-    assert remarks(session) == ["fc.weight: finalize() folds the factors of the input into norm"]
+    assert remarks(session) == [f"fc.weight: {FOLDS_FACTORS} norm"]
     session.finalize()
     torch.testing.assert_close(model(inputs), simulated, rtol=1e-4, atol=1e-4)
 
@@ -560,6 +565,5 @@ def test_experts_that_the_first_sample_does_not_reach_are_folded_as_well():
     session = tersely.quantize(seeded(Routed), [chosen], algorithm="awq", data=[inputs])
 
     assert sorted(remarks(session)) == [
-        f"downs.{expert}.weight: finalize() folds the factors of the input into ups.{expert}"
-        for expert in range(2)
+        f"downs.{expert}.weight: {FOLDS_FACTORS} ups.{expert}" for expert in range(2)
     ]

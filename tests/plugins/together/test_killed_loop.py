@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from messages import goes_on_after
+from messages.files import goes_on_after
 
 CODE = """
 import os

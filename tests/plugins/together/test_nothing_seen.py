@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.sessions import asked_for
 from torch import nn
 
 import tersely
@@ -150,9 +151,7 @@ def test_one_error_names_inputs_and_modules_of_all_stages():
 def test_unreached_weights_stay_dense_where_the_stage_says_so(algorithm):
     model = build(16, 16, 0, always=False)
 
-    with pytest.warns(
-        SparsityWarning, match=r"^experts.2.weight: asked for a sparsity of 0.5, got 0 "
-    ):
+    with pytest.warns(SparsityWarning, match=f"^experts.2.weight: {asked_for(0.5)}, got 0 "):
         session = compress(model, algorithm, batch(), unreached="dense")
 
     assert session.masks()["experts.2"]["weight"].all()

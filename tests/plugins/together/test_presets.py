@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from messages.planning import NO_SUCH_NAME, NO_TARGET_REACHED
 from torch import nn
 
 import tersely
@@ -49,13 +50,13 @@ def test_an_exclude_of_a_preset_that_matches_nothing_is_reported_once() -> None:
         plan = tersely.plan(model, recipe)
 
     assert [str(one) for one in plan.unmatched] == [
-        "quantization.exclude_op_names[1]: 'nope': no module has this name"
+        f"quantization.exclude_op_names[1]: 'nope': {NO_SUCH_NAME}"
     ]
     assert {one.module for one in plan} == {"0"}
 
 
 def test_a_preset_that_finds_nothing_in_a_model_says_so() -> None:
-    with pytest.raises(tersely.PlanError, match="reaches no target of this model"):
+    with pytest.raises(tersely.PlanError, match=NO_TARGET_REACHED):
         tersely.quantize(nn.Sequential(nn.ReLU()), preset="w4a16")
 
 

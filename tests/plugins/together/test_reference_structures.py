@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages.shrinking import OTHER_DIMENSION
 from torch import nn
 from torch.nn import functional
 
@@ -149,9 +150,7 @@ def test_what_a_softmax_mixes_is_refused_by_name(mix, place):
     )
     [stay] = session.shrink(model.example()).stays
     assert stay.reason == f"softmax mixes them (softmax of {place})"
-    assert (
-        stay.hint == "mask what lies along another dimension, or leave the layer out of the config"
-    )
+    assert stay.hint == OTHER_DIMENSION
 
 
 PRUNERS = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from messages.sessions import STAYS_INSTRUMENTED
 from rich.console import Console
 
 from tersely.jobs.runner import run_job
@@ -78,7 +79,7 @@ def run(tmp_path: Path) -> Callable[..., bytes]:
     return run
 
 
-@pytest.mark.filterwarnings("ignore:a plain module cannot mask or quantize")
+@pytest.mark.filterwarnings(f"ignore:{STAYS_INSTRUMENTED}")
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_resumed_job_has_its_calibration_batches_again(
     run: Callable[..., bytes], tmp_path: Path, name: str

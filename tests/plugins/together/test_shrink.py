@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from messages.shrinking import EXAMPLE_FAILS
 from torch import nn
 from torch.nn import functional
 
@@ -276,7 +277,7 @@ def test_without_a_mask_nothing_can_be_shrunk():
 
 def test_an_example_that_does_not_run_is_refused():
     _, session = pruned()
-    with pytest.raises(tersely.SessionError, match="cannot run the model with its example_inputs"):
+    with pytest.raises(tersely.SessionError, match=EXAMPLE_FAILS):
         session.shrink(torch.randn(2, 5))
 
 

@@ -5,6 +5,10 @@ import warnings
 
 import pytest
 import torch
+from messages.documents import at_least
+from messages.planning import NO_VALUE_BRANCHES
+from messages.sessions import ON_META
+from messages.shrinking import EXAMPLE_FAILS
 from torch import distributed, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -124,12 +128,12 @@ def test_a_model_without_weights():
             }
         },
     )
-    assert "0.weight is on the meta device" in refusal(session)
+    assert f"0.weight {ON_META}" in refusal(session)
 
 
 def test_an_example_that_does_not_run():
     message = refusal(pruned(network()), torch.randn(2, 5))
-    assert "cannot run the model with its example_inputs" in message
+    assert EXAMPLE_FAILS in message
 
 
 class Branching(nn.Module):
@@ -158,7 +162,7 @@ def test_a_branch_on_a_size_stays_as_wide_as_it_is_and_says_so():
 
 def test_a_branch_on_a_value_is_refused():
     message = refusal(pruned(Branching(by_value=True), "first"))
-    assert "take branches that depend on values out of forward" in message
+    assert NO_VALUE_BRANCHES in message
 
 
 def test_masks_that_keep_everything():
@@ -178,10 +182,10 @@ def test_masks_of_single_elements():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"round_to": 0}, "shrink() found round_to=0; give an integer of at least 1"),
-        ({"round_to": 2.5}, "shrink() found round_to=2.5; give an integer of at least 1"),
-        ({"round_to": "8"}, "shrink() found round_to='8'; give an integer of at least 1"),
-        ({"round_to": True}, "shrink() found round_to=True; give an integer of at least 1"),
+        ({"round_to": 0}, f"shrink() found round_to=0; give {at_least(1)}"),
+        ({"round_to": 2.5}, f"shrink() found round_to=2.5; give {at_least(1)}"),
+        ({"round_to": "8"}, f"shrink() found round_to='8'; give {at_least(1)}"),
+        ({"round_to": True}, f"shrink() found round_to=True; give {at_least(1)}"),
         ({"approximate": "yes"}, "shrink() found approximate='yes'; give True or False"),
         ({"optimizer": 3}, "shrink() found an optimizer of type int; give the"),
     ],

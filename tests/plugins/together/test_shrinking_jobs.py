@@ -8,6 +8,8 @@ import warnings
 import pytest
 import torch
 from click.testing import CliRunner
+from messages.files import FINISHED_RUN
+from messages.shrinking import OUTPUT_OF_MODEL
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -289,11 +291,11 @@ def test_a_run_of_which_nothing_can_go_says_why(shop):
     shop.run()
     refused = shrink(shop)
     assert isinstance(refused.exception, tersely.SessionError)
-    assert "it is an output of the model" in str(refused.exception)
+    assert OUTPUT_OF_MODEL in str(refused.exception)
     assert not (shop.output / "shrunk").exists()
 
 
 def test_a_folder_without_a_finished_run_cannot_be_shrunk(tmp_path):
     refused = CliRunner().invoke(cli, ["shrink", str(tmp_path)])
     assert isinstance(refused.exception, tersely.SessionFileError)
-    assert "give the output folder of a finished `tersely run`" in str(refused.exception)
+    assert FINISHED_RUN in str(refused.exception)
