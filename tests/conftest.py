@@ -5,10 +5,10 @@ import importlib.util
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -168,7 +168,7 @@ Ask = Callable[[str], list[str]]
 
 @pytest.fixture(scope="module")
 def start_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Ask]:
-    """Run a worker of ``two_processes.py`` twice, side by side.
+    """Run a worker of ``two_processes.py``, which is two processes.
 
     What it returns tells what each process reports of a scenario: ``ok``, or what went wrong.
     """
@@ -176,15 +176,14 @@ def start_workers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], 
     @functools.cache
     def start(worker: Path) -> Ask:
         folder = tmp_path_factory.mktemp("gloo")
-        logs = [folder / f"log-{rank}" for rank in (0, 1)]
-        wait_for([start_worker(worker, rank, log) for rank, log in enumerate(logs)])
+        log = run_worker(worker, folder)
 
         def ask(scenario: str) -> list[str]:
             found = []
-            for rank, log in enumerate(logs):
+            for rank in (0, 1):
                 path = folder / f"results-{rank}.json"
                 results = json.loads(path.read_text()) if path.exists() else {}
-                found.append(results.get(scenario, f"not reached\n{log.read_text()}"))
+                found.append(results.get(scenario, f"not reached\n{log}"))
             return found
 
         return ask
@@ -199,26 +198,27 @@ def outcome(request: pytest.FixtureRequest, start_workers: Callable[[Path], Ask]
     return start_workers(worker)(scenario)
 
 
-def start_worker(worker: Path, rank: int, log: Path) -> "subprocess.Popen[bytes]":
+def run_worker(worker: Path, folder: Path) -> str:
+    """Run a worker to its end, or until its time is over, and return what it printed."""
     # The caller's own path stays: the workers test the tree that the caller tests.
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    log = folder / "log"
     with log.open("w") as output:
-        return subprocess.Popen(
-            [sys.executable, "-W", "error", str(worker), str(rank), str(log.parent)],
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(worker), str(folder)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
         )
-
-
-def wait_for(processes: "Sequence[subprocess.Popen[bytes]]") -> None:
-    """Wait until all are done; when one fails, the others may wait for it, so they end too."""
-    end = time.monotonic() + SECONDS
-    while any(process.poll() is None for process in processes):
-        if time.monotonic() > end or any(process.poll() for process in processes):
-            for process in processes:
-                process.kill()
-        time.sleep(0.05)
+    try:
+        process.wait(SECONDS)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+    return log.read_text()
 
 
 @functools.cache

@@ -1,15 +1,18 @@
-"""What workers share that run as two gloo processes, ``worker.py RANK FOLDER``.
+"""What workers share that run as two gloo processes, ``worker.py FOLDER``.
 
 All scenarios of a worker share one pair of processes, because starting one takes longer than
-running them. The marker ``worker`` of the conftest beside this file starts the pair.
+running them. The pair is forked from a process that has imported what both need. The marker
+``worker`` of the conftest beside this file starts it.
 """
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import distributed
@@ -34,19 +37,37 @@ def run(function: Callable[..., None], rank: int, folder: Path) -> str:
 
 
 def main() -> None:
-    """Run every scenario and write what came."""
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    """Run every scenario in both processes; each writes what came."""
+    folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD
-    )
-    results: dict[str, str] = {}
-    for function in SCENARIOS:
-        results[function.__name__] = run(function, rank, folder)
-        (folder / f"results-{rank}.json").write_text(json.dumps(results))
-        if results[function.__name__] != "ok":
-            # The other process may wait for this one inside a collective, so nothing can follow.
-            os._exit(1)
-    distributed.barrier()
-    # Gloo's threads may outlive the group and abort or hang an orderly exit; all is written.
-    os._exit(0)
+    running = []
+    for rank in range(WORLD):
+        process = os.fork()
+        if process == 0:
+            _work(rank, folder)
+        running.append(process)
+    while running:
+        process, status = os.wait()
+        running.remove(process)
+        if status:  # the other may wait for this one inside a collective
+            for other in running:
+                os.kill(other, signal.SIGKILL)
+
+
+def _work(rank: int, folder: Path) -> NoReturn:
+    try:
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=WORLD
+        )
+        results: dict[str, str] = {}
+        for function in SCENARIOS:
+            results[function.__name__] = run(function, rank, folder)
+            (folder / f"results-{rank}.json").write_text(json.dumps(results))
+            if results[function.__name__] != "ok":
+                os._exit(1)  # without waiting for the other process
+        distributed.barrier()
+        # Gloo's threads may outlive the group and abort or hang an orderly exit; all is written.
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)

@@ -1,7 +1,5 @@
 """Tests that share a module's fixture run in one process, since the fixture takes seconds."""
 
-import os
-
 import pytest
 
 
@@ -16,5 +14,5 @@ def test_a_test_of_a_shared_fixture_is_in_the_group_of_its_file(
     group = "tests/boundaries/test_groups.py"
 
     assert [mark.args for mark in request.node.iter_markers("xdist_group")] == [(group,)]
-    if "PYTEST_XDIST_WORKER" in os.environ:  # pytest-xdist schedules by this suffix
+    if getattr(request.config.option, "loadgroup", False):  # scheduled by this suffix
         assert request.node.nodeid.endswith(f"@{group}")

@@ -1,5 +1,10 @@
-"""Pruning one golden case and comparing every number that the reference stored for it."""
+"""Pruning one golden case and comparing every number that the reference stored for it.
 
+Besides, translations to ONNX are read once, not at each export.
+"""
+
+import functools
+import importlib.util
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +31,21 @@ OPTIONS = {
 }
 
 Compare = Callable[[Mapping[str, Any]], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _translations_read_once():
+    """Let torch.onnx keep onnxscript's functions, whose sources it reads again at each export."""
+    if importlib.util.find_spec("onnxscript") is None:
+        yield
+        return
+    from torch.onnx._internal._lazy_import import onnxscript_apis
+
+    onnxscript_apis.get_torchlib_ops  # imports the module behind the name  # noqa: B018
+    module = onnxscript_apis._module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "get_torchlib_ops", functools.cache(module.get_torchlib_ops))
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What the job of MiniLM in 8 bits refers to: batches, and a score that needs no labels."""
 
+import functools
+
 import torch
 from model import Batch, Sentences, agreement, batches, load_teacher
 from sentences import split
@@ -13,6 +15,7 @@ def calibration() -> list[Batch]:
     return batches(learned[:CALIBRATION], size=16)
 
 
+@functools.cache
 def held_out() -> list[Batch]:
     """Return sentences of the other modules."""
     _, held = split(0)

@@ -1,6 +1,7 @@
 """Sentences that the standard library is documented with, split by the module they are in."""
 
 import ast
+import functools
 import random
 import re
 import sysconfig
@@ -19,7 +20,7 @@ def split(seed: int) -> tuple[list[str], list[str]]:
     Args:
         seed: which modules are for measuring, and in which order sentences come.
     """
-    modules = [set(_sentences(path)) for path in sorted(_library().glob("*.py"))]
+    modules = [set(found) for found in _modules()]
     order = random.Random(seed)
     order.shuffle(modules)
     quarter = len(modules) // 4
@@ -31,8 +32,10 @@ def split(seed: int) -> tuple[list[str], list[str]]:
     return both
 
 
-def _library() -> Path:
-    return Path(sysconfig.get_path("stdlib"))
+@functools.cache
+def _modules() -> tuple[tuple[str, ...], ...]:
+    library = Path(sysconfig.get_path("stdlib"))
+    return tuple(tuple(_sentences(path)) for path in sorted(library.glob("*.py")))
 
 
 def _sentences(path: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Two gloo processes whose losses have state: ``worker.py RANK FOLDER``."""
+"""Two gloo processes whose losses have state: ``worker.py FOLDER``."""
 
 from types import SimpleNamespace
 

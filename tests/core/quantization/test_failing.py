@@ -114,7 +114,7 @@ def test_integers_as_input_are_refused_by_name(attach):
     model = nn.Sequential(nn.Embedding(3, 2))
     session = attach(model, "toy_range", [{"op_names": ["0"], "target_names": ["_input_"]}])
 
-    with pytest.raises(tersely.CalibrationError, match=r"0\._input_ holds int64, and only"):
+    with pytest.raises(tersely.CalibrationError, match=r"0\._input_ holds int64, but only"):
         session.calibrate([torch.tensor([0, 2])])
 
 

@@ -100,7 +100,7 @@ def test_super_and_the_class_name_in_one_method_are_fine():
 def test_an_expanded_parameter_is_an_error_that_says_what_to_do():
     layer = nn.Linear(4, 4)
     layer.weight = nn.Parameter(torch.ones(1, 4).expand(4, 4))
-    with pytest.raises(tersely.PlanError, match=r"0\.weight: it is expanded, .* of \.clone\(\)"):
+    with pytest.raises(tersely.PlanError, match=r"0\.weight: it is expanded, .* with \.clone\(\)"):
         tersely.prune(nn.Sequential(layer), CONFIG, algorithm="toy")
 
 

@@ -1,5 +1,7 @@
 """Networks that lost half of their channels or heads, in onnxruntime: as they are, and in int8."""
 
+import copy
+import functools
 import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,10 +39,17 @@ def beside(path):
     return module
 
 
-@pytest.fixture(params=[(file, name) for file, names in NETWORKS.items() for name in names])
+NAMED = [(file, name) for file, names in NETWORKS.items() for name in names]
+
+
+@pytest.fixture(params=[pytest.param(one, marks=pytest.mark.xdist_group(one[1])) for one in NAMED])
 def shrunk(request, other_grids):
     """A session whose model lost every other block of each group of channels, and its inputs."""
-    file, name = request.param
+    return copy.deepcopy(make(*request.param))
+
+
+@functools.cache
+def make(file, name):
     gallery, masks = beside(SHRINKING / "gallery" / f"{file}.py"), beside(SHRINKING / "masks.py")
     made = getattr(gallery, name)
     ends = gallery.NETWORKS[made]

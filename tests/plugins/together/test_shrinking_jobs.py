@@ -2,10 +2,7 @@
 
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import warnings
 
 import pytest
@@ -124,11 +121,8 @@ class Shop:
         report = run_job(self.folder / "job.json", console=said, **options)
         return report, said.file.getvalue()
 
-    def in_a_process(self):
-        command = [sys.executable, "-m", "tersely.cli.main", "run", "job.json"]
-        return subprocess.run(
-            command, cwd=self.folder, env=os.environ, capture_output=True, text=True, check=False
-        )
+    def in_a_process(self, fresh):
+        return fresh.run("-m", "tersely.cli.main", "run", "job.json", cwd=self.folder)
 
     def build(self):
         names = {}
@@ -158,9 +152,9 @@ def whole(tmp_path_factory):
 
 # Inside of the second epoch, before the model is shrunk, and inside of the third, after it.
 @pytest.mark.parametrize("epoch", [2, 3])
-def test_a_killed_job_goes_on_bit_for_bit(shop, whole, epoch):
+def test_a_killed_job_goes_on_bit_for_bit(shop, whole, epoch, fresh):
     (shop.folder / "stop").write_text(str(epoch))
-    killed = shop.in_a_process()
+    killed = shop.in_a_process(fresh)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     _, said = shop.run(resume=True)
     assert f"epoch {epoch - 1}\n" in said
