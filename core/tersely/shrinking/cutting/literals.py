@@ -177,8 +177,11 @@ def _choices(
     held_heads = tuple(pair for pair in held if "head" in pair[0])
     both = [(*heads, *held_heads), (*sized, *held), *((pair,) for pair in held)]
     with_held = both if held else []
-    beside = (*first, *(pair for pair in clear if pair not in first)) if first else ()
-    derived = [heads, *with_held, *((pair,) for pair in sized), beside, *pairs, clear]
+    others_clear = [pair for pair in clear if pair not in first] if first else []
+    with_one = [(*first, pair) for pair in others_clear][:_PAIRED]
+    with_all = (*first, *others_clear) if len(others_clear) > 1 else ()
+    singles = [(pair,) for pair in sized]
+    derived = [heads, *with_held, *with_one, *singles, with_all, *pairs, clear]
     ranked += [(cost, choice) for cost, choice in enumerate(derived, 1) if choice]
     ranked.sort(key=lambda one: one[0])
     return list(dict.fromkeys(choice for _, choice in ranked))[:_TRIED]
