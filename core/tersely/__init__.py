@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tersely.registry.hookspecs import hookimpl, plugin_api
+from tersely.version import __version__
 
 if TYPE_CHECKING:
     from tersely.arithmetic.affine import fake_quantize as fake_quantize
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
     from tersely.errors import UnknownPluginError as UnknownPluginError
     from tersely.exporting.export import Exported as Exported
     from tersely.jobs.finished import load_run as load_run
-    from tersely.planning.fusing.auto_fusion import auto_fuse_names as auto_fuse_names
+    from tersely.planning.fusing.auto_in_config_list import auto_fuse_names as auto_fuse_names
     from tersely.planning.groups.dependency import auto_dependency_groups as auto_dependency_groups
     from tersely.planning.plan import Plan as Plan
     from tersely.planning.resolve import plan as plan
@@ -111,8 +112,6 @@ if TYPE_CHECKING:
     from tersely.session.oneshot import quantize as quantize
     from tersely.session.session import Session as Session
     from tersely.shrinking.report import Shrunk as Shrunk
-
-__version__ = "0.1.0"
 
 _WHERE = {
     "AttachError": "tersely.errors",
@@ -179,7 +178,7 @@ _WHERE = {
     "UnknownPluginError": "tersely.errors",
     "add_gram": "tersely.arithmetic.gram",
     "attach": "tersely.session.attaching",
-    "auto_fuse_names": "tersely.planning.fusing.auto_fusion",
+    "auto_fuse_names": "tersely.planning.fusing.auto_in_config_list",
     "auto_dependency_groups": "tersely.planning.groups.dependency",
     "benchmark": "tersely.reporting.measuring.benchmark",
     "block_range": "tersely.arithmetic.ranges",

@@ -27,7 +27,7 @@ CONCERN_THE_WHOLE = {
     ("planning.comparing", "{change}; plan again, or undo the change"),
     ("planning.encoding", "expected a plan of format"),
     ("planning.encoding", "the plan's data is damaged"),
-    ("planning.fusing.auto_fusion", "the model does not run"),
+    ("planning.fusing.foldable_chains", "the model does not run"),
     ("planning.groups.channel_ties", ""),
     ("planning.resolve", "the {role} must be a torch.nn.Module"),
     ("planning.stages.draft", ""),

@@ -15,7 +15,7 @@ from tersely.contracts.abilities import ObservesOutputs
 from tersely.contracts.settings import PruningSetting
 from tersely.engine.observation.batches import Batches
 from tersely.engine.processes import failing_together, gather
-from tersely.engine.progress import told
+from tersely.engine.progress import with_progress
 from tersely.engine.run import Run
 from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionError
@@ -97,7 +97,7 @@ def _follow(
     """Compress the targets in a chain of blocks and return the rest."""
     waiting = list(bound_targets)
     calls = chain.calls
-    for block in told(blocks, "blocks compressed"):
+    for block in with_progress(blocks, "blocks compressed"):
         inner = set(block.modules())
         members = [bound for bound in waiting if bound.module in inner]
         waiting = [bound for bound in waiting if bound.module not in inner]

@@ -12,6 +12,7 @@ from importlib import import_module
 
 from tersely.errors import ConfigError, TerselyError
 from tersely.extras import extra
+from tersely.version import __version__
 
 with extra("cli", purpose="the command line"):
     import click
@@ -75,8 +76,6 @@ class LazyGroup(click.Group):
 
 def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from tersely import __version__  # imported late, as it is rarely needed
-
         click.echo(f"tersely {__version__}")
         ctx.exit()
 

@@ -11,7 +11,7 @@ from tersely.document.presets import fill_presets
 from tersely.document.reading.positions import Document, Finding
 from tersely.document.reading.source import uncollected
 from tersely.document.rules.checking import check_rules
-from tersely.document.schemas.alike import mismatches_of
+from tersely.document.schemas.long_lists import mismatches_of
 from tersely.document.schemas.schema import Kind, composed_schema
 from tersely.errors import ConfigError, Problem
 from tersely.json_value import Json

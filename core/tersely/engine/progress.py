@@ -9,17 +9,17 @@ from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-Telling: TypeAlias = Callable[[str, int, int], object]
+ProgressListener: TypeAlias = Callable[[str, int, int], object]
 """Called with what is counted, how much of it is done, and how much there is.
 
 With 0 of 1 where one thing begins that does not count itself, as a step of an export.
 """
 
-_listener: ContextVar[Telling | None] = ContextVar("progress", default=None)
+_listener: ContextVar[ProgressListener | None] = ContextVar("progress", default=None)
 
 
 @contextlib.contextmanager
-def telling(listener: Telling) -> Iterator[None]:
+def progress_listener(listener: ProgressListener) -> Iterator[None]:
     """Report the progress of work inside the block to the listener.
 
     Args:
@@ -32,7 +32,7 @@ def telling(listener: Telling) -> Iterator[None]:
         _listener.reset(token)
 
 
-def told(parts: Sequence[T], title: str) -> Iterator[T]:
+def with_progress(parts: Sequence[T], title: str) -> Iterator[T]:
     """Yield the parts of some work, and report each as done afterwards.
 
     Args:
@@ -50,7 +50,7 @@ class Steps:
     """Steps of some work, one after another; a class, because one ends where the next begins.
 
     Args:
-        subject: what is worked on, told before each step, as in ``onnx: write``.
+        subject: what is worked on, reported before each step, as in ``onnx: write``.
     """
 
     def __init__(self, subject: str) -> None:
@@ -65,12 +65,12 @@ class Steps:
         """
         self.end()
         self._current = title
-        self._tell(title, 0)
+        self._report(title, 0)
 
     def end(self) -> None:
         """Report that the current step, if any, is done."""
         if self._current is not None:
-            self._tell(self._current, 1)
+            self._report(self._current, 1)
             self._current = None
 
     @contextlib.contextmanager
@@ -88,7 +88,7 @@ class Steps:
         else:
             self.begin(before)
 
-    def _tell(self, title: str, done: int) -> None:
+    def _report(self, title: str, done: int) -> None:
         listener = _listener.get()
         if listener is not None:
             listener(f"{self._subject}: {title}", done, 1)

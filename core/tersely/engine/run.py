@@ -37,7 +37,7 @@ class Run(ABC, Generic[Algorithm]):
         observed: target -> sums of what the algorithm observed.
         optimizer: moves what is learned; None when nothing is, or the user's optimizer does.
         unranked: targets of which calibration showed nothing, so that their weights alone decided.
-        told: those that a warning has named.
+        warned_of: those that a warning has named.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Run(ABC, Generic[Algorithm]):
     observed: dict[BoundTarget, dict[str, Tensor]] = attrs.field(factory=dict, kw_only=True)
     optimizer: torch.optim.Optimizer | None = attrs.field(default=None, kw_only=True)
     unranked: list[str] = attrs.field(factory=list, kw_only=True)
-    told: set[str] = attrs.field(factory=set, kw_only=True)
+    warned_of: set[str] = attrs.field(factory=set, kw_only=True)
 
     @cached_property
     def all_bound_targets(self) -> tuple[BoundTarget, ...]:

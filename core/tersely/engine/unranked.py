@@ -21,8 +21,8 @@ def warn_of_unranked(runs: Iterable[Run[Any]], outcome: str) -> None:
     """
     names = []
     for run in runs:
-        names += [name for name in dict.fromkeys(run.unranked) if name not in run.told]
-        run.told.update(run.unranked)
+        names += [name for name in dict.fromkeys(run.unranked) if name not in run.warned_of]
+        run.warned_of.update(run.unranked)
         run.unranked.clear()
     if not names:
         return

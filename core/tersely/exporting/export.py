@@ -143,7 +143,7 @@ def export_source(
     place = _place(path, made.suffix)
     _need_own_ending(place, made)
     steps = Steps(made.format)
-    source = _telling(source, steps)
+    source = _with_progress(source, steps)
     steps.begin("check what the format holds")
     numbered = tuple(refused_numberings(source, made.holds))
     if numbered:
@@ -175,7 +175,7 @@ def export_source(
     return Exported(format=made.format, paths=paths, bytes=count, checks=checks)
 
 
-def _telling(source: ExportSource, steps: Steps) -> ExportSource:
+def _with_progress(source: ExportSource, steps: Steps) -> ExportSource:
     """Return a source that reports progress: the exporter's steps, and the capture of its graph."""
 
     def make_program() -> ExportedProgram:

@@ -91,7 +91,7 @@ def fold_skipped(skipped: Iterable[Skipped]) -> Iterator[str]:
         yield f"{name}: {reason}"
 
 
-def worth_telling(unmatched: Sequence[Unmatched], entry: Entry, stage: Stage) -> list[Unmatched]:
+def worth_reporting(unmatched: Sequence[Unmatched], entry: Entry, stage: Stage) -> list[Unmatched]:
     """Leave out what a preset names and the model lacks; its excludes are the user's own.
 
     Args:

@@ -14,7 +14,7 @@ from tersely.document.load import load_recipe
 from tersely.document.recipe import Recipe
 from tersely.errors import PlanError
 from tersely.json_value import Json
-from tersely.planning.fusing.automatic import fuse_automatically
+from tersely.planning.fusing.auto_in_recipe import fuse_automatically
 from tersely.planning.groups.auto_groups import group_automatically
 from tersely.planning.groups.kept_by_shrinking import hint_at_norms
 from tersely.planning.plan import Plan

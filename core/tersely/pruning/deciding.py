@@ -24,7 +24,7 @@ from tersely.contracts.pruner import (
 from tersely.contracts.regrowing import ObservesDenseGradients
 from tersely.contracts.whole_model import ScoresModel, WholeModel
 from tersely.engine.observation.sums import is_blank, over_processes
-from tersely.engine.progress import told
+from tersely.engine.progress import with_progress
 from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionError
 from tersely.pruning.magnitudes import magnitudes, magnitudes_by_output, ranked_by_magnitude
@@ -149,7 +149,7 @@ def _solve_all(
     factor: Factor,
 ) -> Decision:
     decision = Decision()
-    for one, target in told(pairs, "weights solved"):
+    for one, target in with_progress(pairs, "weights solved"):
         parts = split(one, target) if target.plan.has_experts else [(one, target)]
         solutions = [_solved(run, pruner, *part, factor=factor) for part in parts]
         # Laid out like any other mask: a saved one comes back so, and kernels differ by layout.

@@ -12,8 +12,8 @@ from tersely.contracts.pruner import PruningTarget
 from tersely.engine.isolation.foreign import ForeignCall
 from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import SessionFileError
-from tersely.pruning.answers import check_order
 from tersely.pruning.ranking import Ranked
+from tersely.pruning.returned_values import check_order
 
 
 def order_of(pruner: object, ranked: Ranked, target: PruningTarget) -> Tensor | None:

@@ -22,8 +22,8 @@ from tersely.masking.member import Member
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.targets.granularity import divide
 from tersely.planning.targets.pattern import pattern_problems
-from tersely.pruning.answers import check_scores
 from tersely.pruning.mask_buffers import full_mask, is_kept, mask_of
+from tersely.pruning.returned_values import check_scores
 
 
 @attrs.frozen(eq=False)

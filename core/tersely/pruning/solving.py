@@ -16,7 +16,7 @@ from tersely.masking.budgets import bound_count, count_masked
 from tersely.masking.decide import decide
 from tersely.masking.member import Member, Ratio
 from tersely.masking.rows import keep_highest
-from tersely.pruning.answers import check_solution
+from tersely.pruning.returned_values import check_solution
 
 
 def solve(pruner: Solves, target: PruningTarget, member: Member) -> Solution:

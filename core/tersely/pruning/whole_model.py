@@ -18,7 +18,7 @@ from tersely.engine.observation.batches import call_observed
 from tersely.engine.processes import summed
 from tersely.errors import PluginError, SessionError
 from tersely.instrument.modules.classes import is_sharded
-from tersely.pruning.answers import check_scores
+from tersely.pruning.returned_values import check_scores
 
 
 @attrs.frozen(eq=False)

@@ -48,12 +48,12 @@ def least_scales(bound_targets: Sequence[BoundTarget]) -> dict[nn.Module, LeastS
     }
 
 
-def fit_accumulators(bound_targets: Sequence[BoundTarget], *, is_told: bool) -> None:
+def fit_accumulators(bound_targets: Sequence[BoundTarget], *, has_warning: bool) -> None:
     """Raise the scales of weights to the smallest with which the biases of their layers fit.
 
     Args:
         bound_targets: all quantization targets of a session, with their scales in force.
-        is_told: whether a warning names weights that lose more than one bit.
+        has_warning: whether a warning names weights that lose more than one bit.
     """
     found_by = least_scales(bound_targets)
     if not found_by:
@@ -69,7 +69,7 @@ def fit_accumulators(bound_targets: Sequence[BoundTarget], *, is_told: bool) -> 
         least = find(module, found.scale.detach())
         if least is None:
             continue
-        if is_told:
+        if has_warning:
             cost = _cost(weight, found.scale.detach(), least)
             costs.extend([f"{weight.plan.name} ({cost})"] if cost else [])
         _raise(weight, least)

@@ -93,7 +93,7 @@ class Quantization(Engine[QuantizationRun]):
         is_outdated: whether masks came into force after calibration.
         has_room: whether modules have the buffers of future scales.
         plain: stages of which that is all: their steps depend on the kind of target alone.
-        has_told: whether a warning has named values that are not finite.
+        has_warned: whether a warning has named values that are not finite.
     """
 
     method = "quantization"
@@ -107,7 +107,7 @@ class Quantization(Engine[QuantizationRun]):
         self.is_outdated = False
         self.has_room = False
         self.plain: list[QuantizationRun] = []
-        self.has_told = False
+        self.has_warned = False
 
     def with_padding(
         self, wanted: Mapping[nn.Module, Instruments], model: nn.Module
@@ -224,7 +224,7 @@ class Quantization(Engine[QuantizationRun]):
         self.producers.update(
             find_producers(groups, self.context, self.bound_targets, fused=set(self._folded()))
         )
-        fit_accumulators(self.bound_targets, is_told=True)
+        fit_accumulators(self.bound_targets, has_warning=True)
         warn_of_unranked(runs, "rounded to nearest")
 
     def _see_again(self, runs: Sequence[QuantizationRun]) -> None:
@@ -264,7 +264,7 @@ class Quantization(Engine[QuantizationRun]):
             mine = {one: found for one, (of, found) in checked.items() if of is run}
             if mine:
                 self._take(run, mine, is_frozen=is_frozen)
-        fit_accumulators(self.bound_targets, is_told=True)
+        fit_accumulators(self.bound_targets, has_warning=True)
         self.is_compressed = self.is_compressed or all(
             qparams_of(run, bound, self.seen) is not None
             for run in self.begun
@@ -314,8 +314,8 @@ class Quantization(Engine[QuantizationRun]):
         """Advance by one optimizer step; masks do not change."""
         begun, before = self.begun, self.context.steps
         strange = end_followed_step(begun)
-        if strange and not self.has_told:
-            self.has_told = True
+        if strange and not self.has_warned:
+            self.has_warned = True
             warn_of_strange(strange)
         # First what can fail, so that a second try moves nothing twice.
         beginning = self.beginning(steps)
@@ -332,7 +332,7 @@ class Quantization(Engine[QuantizationRun]):
                 for bound in run.parameters:
                     with torch.no_grad(), calling(bound.plan, "after_step"):
                         run.algorithm.after_step(bound.raw, target_of(bound, run.grid(bound)))
-        fit_accumulators(self.bound_targets, is_told=False)
+        fit_accumulators(self.bound_targets, has_warning=False)
         start_or_freeze(self.runs, self.bound_targets, before=before, steps=steps)
         warn_of_unreached(begun, self.seen, steps=steps, is_compressed=self.is_compressed)
         return False

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from tersely.arithmetic.qparams import QParams
 from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.scales.in_force import qparams_of as simulated_qparams
-from tersely.quantization.answers import check_qparams
 from tersely.quantization.ranges import Seen
+from tersely.quantization.returned_values import check_qparams
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.scale_buffers import read_buffer
 from tersely.quantization.targets import target_of

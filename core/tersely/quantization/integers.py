@@ -12,8 +12,8 @@ from tersely.engine.targets.binding import BoundTarget
 from tersely.instrument.names import UNSCALE
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
-from tersely.quantization.answers import check_integers
 from tersely.quantization.ranges import values_of
+from tersely.quantization.returned_values import check_integers
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.scale_buffers import read_buffer
 from tersely.quantization.targets import target_of

@@ -15,8 +15,8 @@ from tersely.errors import PluginError
 from tersely.instrument.names import QUANTIZE, learned_buffer, state_buffer
 from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.transforms import put
-from tersely.quantization.answers import check_qparams, check_simulated
 from tersely.quantization.ranges import Seen, values_of
+from tersely.quantization.returned_values import check_qparams, check_simulated
 from tersely.quantization.run import QuantizationRun, learned_of
 from tersely.quantization.targets import target_of
 

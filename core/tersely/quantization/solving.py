@@ -22,19 +22,19 @@ from tersely.contracts.quantized_weights import (
 from tersely.contracts.quantizer import QuantizationTarget, choose_of
 from tersely.engine.isolation.foreign import ForeignCall, calling
 from tersely.engine.observation.sums import is_blank
-from tersely.engine.progress import told
+from tersely.engine.progress import with_progress
 from tersely.engine.targets.binding import BoundTarget
 from tersely.errors import PlanError, PluginError, SessionError
 from tersely.instrument.folding import FoldWeight
 from tersely.instrument.names import SCALE, state_buffer
 from tersely.instrument.scales.input_scales import along_inputs
 from tersely.instrument.transforms import chain_of, processed
-from tersely.quantization.answers import check_qparams, check_simulated, check_solved
 from tersely.quantization.biases import bias_owner
 from tersely.quantization.chosen import write_together
 from tersely.quantization.factors.input_factors import Reading, equalize
 from tersely.quantization.integers import simulated_values
 from tersely.quantization.ranges import Seen, values_of
+from tersely.quantization.returned_values import check_qparams, check_simulated, check_solved
 from tersely.quantization.run import QuantizationRun, is_matrix
 from tersely.quantization.scale_buffers import (
     read_buffer,
@@ -73,7 +73,7 @@ def quantize_parameters(
     for chosen in together:
         write_together(chosen)
     done = {bound for chosen in together for bound in chosen.bound_targets}
-    for bound in told(bound_targets, "weights quantized"):
+    for bound in with_progress(bound_targets, "weights quantized"):
         if bound in done:
             continue
         observed = _observed(run, bound)

@@ -105,7 +105,7 @@ def units_of(
                     stage=number, method=stage.method, targets=group, levels=levels, label=label
                 )
                 found.append(unit)
-    return tuple(_told_apart(found))
+    return tuple(_with_stages_in_labels(found))
 
 
 def with_level(target: TargetPlan, level: Level) -> dict[str, Json]:
@@ -200,7 +200,7 @@ def _label(targets: Sequence[TargetPlan]) -> str:
     return first if len(names) == 1 else f"{first} +{len(names) - 1}"
 
 
-def _told_apart(units: Sequence[Unit]) -> Iterator[Unit]:
+def _with_stages_in_labels(units: Sequence[Unit]) -> Iterator[Unit]:
     """Add the stage to labels that several units of a method would share."""
     labels: set[tuple[Method, str]] = set()
     for unit in units:

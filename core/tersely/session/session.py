@@ -587,8 +587,8 @@ class Session:
     def _tell(self, event: str, values: Mapping[str, float], *, epoch: int | None = None) -> None:
         if not self._observers:
             return
-        told = {**values, **dict(range_values(self.qparams()))}
-        observation = Observation(step=self.steps, event=event, epoch=epoch, values=told)
+        values = {**values, **dict(range_values(self.qparams()))}
+        observation = Observation(step=self.steps, event=event, epoch=epoch, values=values)
         for observer in self._observers:
             observer.observe(observation)
 

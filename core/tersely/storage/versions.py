@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-import tersely
 from tersely.json_value import Json
 from tersely.planning.plan import Plan
 from tersely.registry.registry import registry
+from tersely.version import __version__
 
 
 def loaded_versions() -> dict[str, str]:
@@ -23,7 +23,7 @@ def loaded_versions() -> dict[str, str]:
     }
     plugins.pop("tersely", None)
     ordered = dict(sorted(plugins.items()))
-    return {"tersely": tersely.__version__, "torch": str(torch.__version__), **ordered}
+    return {"tersely": __version__, "torch": str(torch.__version__), **ordered}
 
 
 def used_plugins(plan: Plan) -> list[dict[str, Json]]:

@@ -9,7 +9,7 @@ from tersely.document.messages.translate import translate
 from tersely.document.reading.json_text import read_json
 from tersely.document.reading.python_data import read_python
 from tersely.document.reading.yaml_text import read_yaml
-from tersely.document.schemas.alike import mismatches_of
+from tersely.document.schemas.long_lists import mismatches_of
 from tersely.document.schemas.mismatch import mismatch_of
 from tersely.document.schemas.schema import composed_schema, validator
 
@@ -132,10 +132,10 @@ def test_a_migrated_list_of_many_overlapping_entries_runs_backwards():
     ]
 
 
-def findings_of(data, kind, *, by_likeness):
+def findings_of(data, kind, *, by_value_classes):
     root = composed_schema(kind)
     one_by_one = map(mismatch_of, validator(kind).iter_errors(data))
-    found = mismatches_of(data, kind) if by_likeness else one_by_one
+    found = mismatches_of(data, kind) if by_value_classes else one_by_one
     findings = [finding for mismatch in found for finding in translate(mismatch, root)]
     return sorted(map(repr, dict.fromkeys(findings)))
 
@@ -180,7 +180,7 @@ def test_entries_that_are_alike_are_judged_as_one_by_one(seed):
         "stages": [{"until": 5, "pruning": {"algorithm": "level", "config_list": entries[:120]}}],
     }
     for data, kind in ((entries, "pruning"), (recipe, "recipe"), ({"recipe": recipe}, "job")):
-        whole = findings_of(data, kind, by_likeness=False)
+        whole = findings_of(data, kind, by_value_classes=False)
 
-        assert findings_of(data, kind, by_likeness=True) == whole
+        assert findings_of(data, kind, by_value_classes=True) == whole
         assert len(whole) > 100

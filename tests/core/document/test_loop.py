@@ -17,7 +17,7 @@ BATCHES = "data: {train: parts:batches}\n"
 
 
 @pytest.fixture
-def told(lines):
+def job_problems(lines):
     """The problems of a job with some more lines."""
     return lambda text: lines(JOB + text, "job")
 
@@ -108,29 +108,29 @@ def test_null_is_as_no_loop(loop):
         loop("loop: null\n")
 
 
-def test_the_batches_belong_to_the_loop(told):
+def test_the_batches_belong_to_the_loop(job_problems):
     loop = "loop: {epochs: 1, lr: 0.1, loss: mse}\n"
 
-    assert told(BATCHES + loop) == []
-    assert told(loop) == [
+    assert job_problems(BATCHES + loop) == []
+    assert job_problems(loop) == [
         "5:1: loop: 'loop' trains on the batches of data.train, and the job has none (write data: "
         "{train: 'module:callable'}; it returns the batches of one epoch)"
     ]
-    assert told(BATCHES) == [
+    assert job_problems(BATCHES) == [
         "5:8: data.train: 'train' gives its batches to 'loop', and the job has none (write loop: "
         "{epochs: ..., lr: ..., loss: ...})"
     ]
-    assert told(BATCHES + "train: parts:finetune\n") == [
+    assert job_problems(BATCHES + "train: parts:finetune\n") == [
         "5:8: data.train: 'train' gives its batches to 'loop', and the job has none (your own loop "
         "in 'train' gets its batches by itself: remove data.train)"
     ]
-    assert told(BATCHES + loop + "train: parts:finetune\n") == [
+    assert job_problems(BATCHES + loop + "train: parts:finetune\n") == [
         "7:1: train: "
         + found("'train' together with 'loop'", "only one of them", "remove 'train' or 'loop'")
     ]
 
 
-def test_every_mistake_of_a_loop_is_told_at_its_place(told):
+def test_every_mistake_of_a_loop_is_told_at_its_place(job_problems):
     text = """\
 loop:
   epochs: 0
@@ -142,7 +142,7 @@ loop:
 """
     losses = "cross_entropy, mse, l1, smooth_l1, bce_with_logits, nll, output, none"
 
-    assert told(BATCHES + text) == [
+    assert job_problems(BATCHES + text) == [
         "7:11: loop.epochs: " + found("0", "an integer of at least 1"),
         "8:7: loop.lr: " + found("'0.1'", "a number above 0", "write 0.1 without quotes"),
         f"9:9: loop.loss: found 'cross_entrpy', expected {losses} or a string such as "
@@ -177,14 +177,16 @@ loop:
         ),
     ],
 )
-def test_a_wrong_optimizer(told, optimizer, message):
-    (line,) = told(BATCHES + f"loop: {{epochs: 1, lr: 0.1, loss: mse, optimizer: {optimizer}}}\n")
+def test_a_wrong_optimizer(job_problems, optimizer, message):
+    (line,) = job_problems(
+        BATCHES + f"loop: {{epochs: 1, lr: 0.1, loss: mse, optimizer: {optimizer}}}\n"
+    )
 
     assert line.partition(" ")[2] == message
 
 
-def test_a_key_of_the_loop_beside_it_is_told_where_it_belongs(told):
-    assert told("epochs: 3\n") == [
+def test_a_key_of_the_loop_beside_it_is_told_where_it_belongs(job_problems):
+    assert job_problems("epochs: 3\n") == [
         "5:1: epochs: "
         + misplaced_key("epochs", "a training loop", "a job", "write it under 'loop'")
     ]

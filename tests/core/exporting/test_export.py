@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import tersely
-from tersely.engine.progress import telling
+from tersely.engine.progress import progress_listener
 from tersely.errors import BrokenPluginError, ConfigError, ExportError, UnknownPluginError
 from tersely.exporting.into_place import move_all
 from tersely.exporting.scratch import scratch_folder
@@ -191,7 +191,7 @@ def test_the_steps_of_an_export_are_told_one_after_another(session, tmp_path, mo
     monkeypatch.setattr(tersely_toy.Names, "write", write)
     heard = []
 
-    with telling(lambda title, done, total: heard.append((title, f"{done}/{total}"))):
+    with progress_listener(lambda title, done, total: heard.append((title, f"{done}/{total}"))):
         session.export("toy_names", tmp_path / "names.txt", example_inputs=torch.zeros(1, 4))
 
     assert heard == [

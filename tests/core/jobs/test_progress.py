@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from torch.utils.data import DataLoader, IterableDataset
 
-from tersely.engine.progress import Steps, told
+from tersely.engine.progress import Steps, with_progress
 from tersely.jobs.progress.displays import BarDisplay, PlainDisplay, length_of, watch
 
 
@@ -145,7 +145,7 @@ def test_a_file_hears_of_long_work_now_and_then(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("tersely.jobs.progress.pace.time.monotonic", lambda: now[0])
 
     with PlainDisplay(console, phases=1).working():
-        for _ in told(range(30), "blocks compressed"):
+        for _ in with_progress(range(30), "blocks compressed"):
             now[0] += 1.0
 
     # Twice in thirty seconds; the end is the phase's own.
@@ -159,7 +159,7 @@ def test_a_terminal_shows_a_bar_for_what_is_counted() -> None:
     console, stream = terminal()
 
     with watch(console, phases=1) as display, display.working():
-        for number in told(["first", "second"], "blocks compressed"):
+        for number in with_progress(["first", "second"], "blocks compressed"):
             if number == "second":
                 display._bars.refresh()  # rich draws at most four times a second by itself
 
@@ -173,7 +173,7 @@ def test_nobody_listens_outside_of_it() -> None:
     with PlainDisplay(console, phases=1).working():
         pass
 
-    assert list(told("ab", "letters")) == ["a", "b"]
+    assert list(with_progress("ab", "letters")) == ["a", "b"]
     assert stream.getvalue() == ""
 
 

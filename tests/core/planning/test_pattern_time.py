@@ -29,7 +29,7 @@ def test_ordinary_patterns_are_matched_at_once(pattern):
         "(?=(a+)+b)a", "(x)(?(1)(a+)+|b)",
     ],
 )  # fmt: skip
-def test_patterns_that_can_explode_are_told_apart(pattern):
+def test_patterns_that_can_explode_are_with_stages_in_labels(pattern):
     assert not is_quick(pattern)
 
 

@@ -31,7 +31,7 @@ class MadeWhenRead(Mapping[str, object]):
         return Titled(key)
 
 
-def test_values_that_a_mapping_makes_when_they_are_read_are_told_apart() -> None:
+def test_values_that_a_mapping_makes_when_they_are_read_are_with_stages_in_labels() -> None:
     info = tersely.PrunerInfo(
         name="thin",
         implementation="json:loads",

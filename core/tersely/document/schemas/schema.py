@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tersely.document.schemas.compose import compose, reachable
-from tersely.document.schemas.likeness import Likeness
+from tersely.document.schemas.value_classes import ValueClasses
 from tersely.json_value import Json
 from tersely.registry.registry import Registry, registry
 
@@ -26,7 +26,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _lock = threading.Lock()
 _schemas: dict[_Key, dict[str, Json]] = {}
 _validators: dict[_Key, Draft202012Validator] = {}
-_likenesses: dict[_Key, Likeness] = {}
+_value_classes: dict[_Key, ValueClasses] = {}
 
 
 def schema(kind: Kind = "recipe") -> dict[str, Json]:
@@ -72,16 +72,16 @@ def validator(kind: Kind) -> Draft202012Validator:
     return _validators[key]
 
 
-def likeness(kind: Kind) -> Likeness:
+def value_classes(kind: Kind) -> ValueClasses:
     """Return what the schema of a document tells apart, found once for each state of the registry.
 
     Args:
         kind: which document.
     """
     key = _key(kind)
-    if key not in _likenesses:
-        _likenesses[key] = Likeness(composed_schema(kind))
-    return _likenesses[key]
+    if key not in _value_classes:
+        _value_classes[key] = ValueClasses(composed_schema(kind))
+    return _value_classes[key]
 
 
 def offline_validator(
@@ -117,7 +117,7 @@ def _key(kind: Kind) -> _Key:
 
 
 def _forget_older(key: _Key) -> None:
-    for cache in (_schemas, _validators, _likenesses):
+    for cache in (_schemas, _validators, _value_classes):
         for old in [each for each in cache if each[:2] != key[:2]]:
             del cache[old]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Protocol, TypeAlias, TypeVar
 
-from tersely.engine.progress import telling
+from tersely.engine.progress import progress_listener
 from tersely.extras import extra
 from tersely.jobs.progress.pace import LogLines, Pace
 
@@ -192,7 +192,7 @@ class PlainDisplay:
         """Print how far it is, at most every ten seconds, and steps that take two seconds."""
         lines = LogLines(lambda text: self.line(f"  {text}"))
         try:
-            with telling(lines.tell):
+            with progress_listener(lines.tell):
                 yield
         finally:
             lines.end()
@@ -272,7 +272,7 @@ class BarDisplay:
                 self._bars.remove_task(tasks.pop(title))
 
         try:
-            with telling(tell):
+            with progress_listener(tell):
                 yield
         finally:
             for task in tasks.values():

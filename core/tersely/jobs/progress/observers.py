@@ -67,9 +67,9 @@ class GuardedObserver:
 
     def _fail(self, when: str, error: BaseException) -> None:
         self.has_failed = True
-        told = f"{type(error).__name__}: {error}"
-        logger(__name__).warning("observer_failed", observer=self.name, when=when, error=told)
-        self.say(f"  observer {self.name} {when}: {told}")
+        cause = f"{type(error).__name__}: {error}"
+        logger(__name__).warning("observer_failed", observer=self.name, when=when, error=cause)
+        self.say(f"  observer {self.name} {when}: {cause}")
 
 
 class JobObservers:
@@ -115,7 +115,7 @@ class JobObservers:
     def _make(self, index: int, resumed_at: int | None) -> HistoryObserver:
         wanted = self._job.observers[index]
         create = self._calls.observers[index]
-        given = {"job": self._told()} if takes_job(create) else {}
+        given = {"job": self._job_without_observers()} if takes_job(create) else {}
         try:
             found = create(output=self._job.output, resumed_at=resumed_at, **given, **wanted.args)
         except KeyboardInterrupt:
@@ -131,7 +131,7 @@ class JobObservers:
             )
         return found  # type: ignore[no-any-return]  # it was just looked at
 
-    def _told(self) -> dict[str, Json]:
+    def _job_without_observers(self) -> dict[str, Json]:
         """Return the job without its observers, whose arguments may hold passwords."""
         document = whole_document(self._job)
         document.pop("observers", None)

@@ -28,8 +28,8 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock or time.monotonic
-        self._told = self._clock()
-        self._seen: deque[tuple[float, int]] = deque([(self._told, 0)])
+        self._reported_at = self._clock()
+        self._seen: deque[tuple[float, int]] = deque([(self._reported_at, 0)])
 
     def note(self, done: int) -> None:
         """Remember how much is done now.
@@ -56,9 +56,9 @@ class Pace:
     def is_due(self) -> bool:
         """Tell whether it is time for a line, and count from now on if it is."""
         now = self._clock()
-        if now - self._told < _SECONDS:
+        if now - self._reported_at < _SECONDS:
             return False
-        self._told = now
+        self._reported_at = now
         return True
 
     def sentence(self, title: str, *, done: int, total: int | None) -> str:

@@ -12,7 +12,7 @@ from tersely.contracts.kinds import TargetKind
 from tersely.contracts.settings import DEFAULT_GRANULARITY, DistillationSetting
 from tersely.contracts.target_plan import Origin, TargetPlan
 from tersely.document.recipe import Entry, Stage
-from tersely.planning.remarks import Skipped, Unmatched, worth_telling
+from tersely.planning.remarks import Skipped, Unmatched, worth_reporting
 from tersely.planning.selecting.classes import original_class
 from tersely.planning.selecting.left_out import derived_types_hint, fused_parameters_hint
 from tersely.planning.selecting.obstacles import (
@@ -85,7 +85,7 @@ class _StagePlanner:
     def plan_entry(self, entry: Entry) -> None:
         draft = self.draft
         selection = select(draft.universe, entry, suggest=draft.suggest)
-        draft.unmatched.extend(worth_telling(selection.unmatched, entry, self.stage))
+        draft.unmatched.extend(worth_reporting(selection.unmatched, entry, self.stage))
         draft.hints.extend(selection.hints)
         draft.selected.update(selection.positions)
         self.selected.update(selection.positions)

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import attrs
 
-from tersely.engine.progress import told
+from tersely.engine.progress import with_progress
 from tersely.json_value import Json
 from tersely.searching.costs.costing import READINGS, Costing, Reading
 from tersely.searching.trials.study import TrialStore
@@ -78,7 +78,7 @@ class Entries:
     def measure_again(self) -> None:
         """Take the remaining readings of all entries under measurement, in turns."""
         turns = [key for _ in range(READINGS - 1) for key in self._open]
-        for key in told(turns, "layers timed again"):
+        for key in with_progress(turns, "layers timed again"):
             self._read(key)
 
     def share(self, key: str) -> float:

@@ -19,7 +19,7 @@ from tersely.contracts.pruner import (
     PruningTarget,
     Solves,
 )
-from tersely.pruning.answers import check_order
+from tersely.pruning.returned_values import check_order
 from tersely.testing.contract import ContractError, expect
 from tersely.testing.tensors import (
     as_leaves,

@@ -19,8 +19,8 @@ from tersely.contracts.quantizer import (
     QuantizationTarget,
 )
 from tersely.engine.targets.binding import BoundTarget
-from tersely.quantization.answers import check_integers, check_simulated, check_solved
 from tersely.quantization.ranges import values_of
+from tersely.quantization.returned_values import check_integers, check_simulated, check_solved
 from tersely.quantization.run import QuantizationRun
 from tersely.quantization.solving import choose
 from tersely.quantization.targets import target_of

@@ -23,7 +23,7 @@ _LISTS = ("enum", "const", "required")
 _KEYED = ("properties", "dependentRequired", "dependentSchemas")
 
 
-class Likeness:
+class ValueClasses:
     """The classes of values that a schema tells apart, and perhaps more of them than it does.
 
     Args:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tersely.document.schemas.likeness import Likeness
+from tersely.document.schemas.value_classes import ValueClasses
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from tersely.document.schemas.likeness import Likeness
     ],
 )
 def test_what_a_schema_takes_alike_is_alike(schema, one, other):
-    assert Likeness(schema).of(one) == Likeness(schema).of(other)
+    assert ValueClasses(schema).of(one) == ValueClasses(schema).of(other)
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_what_a_schema_takes_alike_is_alike(schema, one, other):
     ],
 )
 def test_what_a_schema_tells_apart_is_not(schema, one, other):
-    assert Likeness(schema).of(one) != Likeness(schema).of(other)
+    assert ValueClasses(schema).of(one) != ValueClasses(schema).of(other)

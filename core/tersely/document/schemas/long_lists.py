@@ -16,9 +16,9 @@ import attrs
 
 from tersely.document.entries import EXCLUDES, PERIODS, SELECTORS, recipe_of, recipe_path
 from tersely.document.path import Path
-from tersely.document.schemas.likeness import Likeness
 from tersely.document.schemas.mismatch import Mismatch, mismatch_of
-from tersely.document.schemas.schema import Kind, likeness, validator
+from tersely.document.schemas.schema import Kind, validator, value_classes
+from tersely.document.schemas.value_classes import ValueClasses
 from tersely.json_value import Json
 from tersely.registry.descriptors import METHODS
 
@@ -37,17 +37,17 @@ def mismatches_of(data: Json, kind: Kind) -> Iterator[Mismatch]:
         data: plain JSON data; need not fit the schema.
         kind: what the document is.
     """
-    alike = likeness(kind)
+    classes = value_classes(kind)
     misnamed: dict[Path, set[int]] = {}
 
     def by_kinds_of_names(entries: list[Json], path: Path) -> _Groups:
         del path
         if len(entries) < _FEW:
             return [[index] for index in range(len(entries))]
-        return _grouped(entries, range(len(entries)), lambda entry: _by_kinds(entry, alike))
+        return _grouped(entries, range(len(entries)), lambda entry: _by_kinds(entry, classes))
 
     def by_each_name(entries: list[Json], path: Path) -> _Groups:
-        return _grouped(entries, sorted(misnamed.get(path, ())), alike.of)
+        return _grouped(entries, sorted(misnamed.get(path, ())), classes.of)
 
     for found in _checked(data, kind, by_kinds_of_names):
         if found.is_in_names and len(found.group) > 1:
@@ -167,15 +167,15 @@ def _grouped(
     return list(found.values())
 
 
-def _by_kinds(entry: Json, alike: Likeness) -> Hashable:
+def _by_kinds(entry: Json, classes: ValueClasses) -> Hashable:
     """Return the class of an entry, whatever the number and the order of its names."""
     if not isinstance(entry, dict):
-        return alike.of(entry)
+        return classes.of(entry)
     return tuple(
         [
-            (key, frozenset(map(alike.of, value)))
+            (key, frozenset(map(classes.of, value)))
             if key in _NAMES and isinstance(value, list)
-            else (alike.of(key), alike.of(value))
+            else (classes.of(key), classes.of(value))
             for key, value in entry.items()
         ]
     )

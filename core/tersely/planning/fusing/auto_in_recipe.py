@@ -1,4 +1,4 @@
-"""What folds where a recipe leaves it to a run of the model: ``auto``, or a preset (Q4.7, Q6.7)."""
+"""Replaces ``fuse_names: auto`` in a recipe, and in its presets, by what folds (Q4.7, Q6.7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tersely.document.entries import entries_of, stages_of
 from tersely.document.path import spell_path
 from tersely.document.recipe import AUTO, NONE, Entry, FuseNames, Recipe, Stage
 from tersely.errors import PlanError
-from tersely.planning.fusing.auto_fusion import fold_chains
+from tersely.planning.fusing.foldable_chains import fold_chains
 from tersely.planning.fusing.fusion import NORMS, norms_of
 from tersely.planning.stages.algorithms import is_declared
 from tersely.planning.stages.draft import Draft
