@@ -210,6 +210,8 @@ def _space_in(folder: Path) -> Iterator[None]:
     """Let whatever a library raises on a full disk be what the system says of it."""
     try:
         yield
+    except TerselyError:
+        raise  # of the session, whatever space there is
     except Exception as error:
         is_said = isinstance(error, OSError) and error.filename is not None
         if is_said or shutil.disk_usage(folder).free >= _LEAST_SPACE:

@@ -46,9 +46,11 @@ def followed(path: Path) -> Path:
     """Return where a link leads, as opening it would, or the path itself when it is no link.
 
     Args:
-        path: a file or a folder, which need not exist.
+        path: a file or a folder, which need not exist. Of links that lead in a circle, one is
+            returned.
     """
-    return path.resolve() if path.is_symlink() else path
+    # Path.resolve() raises a RuntimeError for links that lead in a circle, up to Python 3.12.
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def partial_path(path: Path) -> Path:

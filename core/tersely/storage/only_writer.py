@@ -31,23 +31,35 @@ def only_writer(directory: str | os.PathLike[str]) -> Iterator[None]:
         SessionFileError: it cannot be made, or somebody else has been writing for ten minutes.
     """
     folder = Path(directory)
-    try:
+    with _reporting(folder, "made"):
         make_folder(folder)
-    except OSError as error:
-        raise SessionFileError(
-            f"{folder} cannot be made: {error.strerror or error}; choose a folder that can be "
-            "written",
-            path=folder,
-        ) from error
     if sys.platform == "win32":
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    import fcntl  # not there on Windows
+
+    with _reporting(folder, "opened"):
+        descriptor = os.open(folder, os.O_RDONLY)
     try:
         _wait(descriptor, folder)
         yield
     finally:
+        # A process that was forked meanwhile has the descriptor too, and would keep the lock.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reporting(folder: Path, done: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SessionFileError(
+            f"{folder} cannot be {done}: {error.strerror or error}; choose a folder that can be "
+            "read and written",
+            path=folder,
+        ) from error
 
 
 def _wait(descriptor: int, folder: Path) -> None:

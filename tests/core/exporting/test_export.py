@@ -126,6 +126,17 @@ def test_a_failure_on_a_full_disk_is_said_to_be_one(session, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_session_lacks_is_said_on_a_full_disk_too(session, tmp_path, monkeypatch):
+    import tersely_toy
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4096))
+    monkeypatch.setattr(tersely_toy.Names, "write", lambda self, source, path: source.program)
+
+    with pytest.raises(ExportError, match="give example_inputs"):
+        session.export("toy_names", tmp_path / "names.txt")
+
+
 def test_wrong_options_are_a_config_error(session, tmp_path):
     with pytest.raises(ConfigError, match="the export to toy_names has 1 problem"):
         session.export("toy_names", tmp_path / "names.txt", options={"depth": 1})

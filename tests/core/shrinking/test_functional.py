@@ -44,6 +44,13 @@ def a_slice_that_is_read_later(self, x):
     return seen * 2
 
 
+def a_product_that_returns_a_view(self, x):
+    x = self.conv(x)
+    seen = torch.cartesian_prod(x.flatten()[:3])
+    seen.add_(1)
+    return x * 2 + seen.sum()
+
+
 def a_part_that_is_written(self, x):
     x = self.conv(x)
     first, _ = x.chunk(2, 1)
@@ -81,6 +88,7 @@ def a_parameter_through_a_view(self, x):
         residual,
         a_view_that_is_read_later,
         a_slice_that_is_read_later,
+        a_product_that_returns_a_view,
         a_part_that_is_written,
         a_sum_of_less_precision,
         a_constant,
@@ -128,3 +136,25 @@ def test_a_network_without_writes_that_are_seen_is_not_traced_a_second_time(monk
     exported = without_writes(exported)
 
     assert not any(operator_name(node).endswith("_") for node in exported.graph.nodes)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: torch.einsum("bchw->bcwh", x),
+        lambda x: torch.unsafe_split(x, 2, 1)[0],
+        lambda x: torch.unsafe_chunk(x, 2, 1)[0],
+    ],
+    ids=["einsum", "unsafe_split", "unsafe_chunk"],
+)
+def test_a_write_into_what_has_a_view_that_is_not_declared_is_left_to_torch(monkeypatch, view):
+    def run(self, x):
+        x = self.conv(x)
+        seen = view(x)
+        x.relu_()
+        return seen * 2
+
+    exported = torch.export.export(Runs(run).eval(), (X,), strict=False)
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", lambda *_: "torch's")
+
+    assert without_writes(exported) == "torch's"

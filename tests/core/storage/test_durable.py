@@ -46,3 +46,12 @@ def test_a_folder_is_not_written_over(tmp_path):
 
     with pytest.raises(IsADirectoryError):
         write_whole(tmp_path / "taken", "new")
+
+
+def test_links_that_lead_in_a_circle_give_way_to_the_file(tmp_path):
+    (tmp_path / "link").symlink_to("other")
+    (tmp_path / "other").symlink_to("link")
+
+    write_whole(tmp_path / "link", "new")
+
+    assert (tmp_path / "link").read_text() == "new"

@@ -1,5 +1,7 @@
 """Several writers of one folder: one after another, so that none removes what another writes."""
 
+import errno
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -62,6 +64,36 @@ def test_a_writer_that_never_ends_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
 
     with only_writer(tmp_path), pytest.raises(SessionFileError, match="another process has been"):
+        save(tmp_path, 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_process_that_was_forked_meanwhile_keeps_nobody_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    end, told = os.pipe()
+    with only_writer(tmp_path):
+        child = os.fork()
+        if not child:
+            os.close(told)
+            os.read(end, 1)  # until the test has closed its end
+            os._exit(0)
+    try:
+        save(tmp_path, 1)
+    finally:
+        os.close(told)
+        os.close(end)
+        os.waitpid(child, 0)
+
+    assert read_session(tmp_path).data == {"step": 1}
+
+
+def test_a_folder_that_cannot_be_opened_is_an_error(tmp_path, monkeypatch):
+    def refuse(path, flags):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(module.os, "open", refuse)
+    with pytest.raises(SessionFileError, match="cannot be opened: Permission denied; choose"):
         save(tmp_path, 1)
 
 

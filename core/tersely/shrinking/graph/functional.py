@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
 _REWRITTEN = frozenset(
     [
@@ -125,11 +126,28 @@ def _keeps_type(node: Node) -> bool:
 
 
 def _shares(node: Node) -> bool:
-    """Whether the operator's result may share memory with its operands."""
+    """Whether the operator's result may share memory with its operands, as far as it declares."""
     if not _is_operator(node) or _name(node) in _SHARING:
         return True
     returns = node.target._schema.returns  # type: ignore[union-attr]
     return any(one.alias_info is not None for one in returns)
+
+
+def _has_memory_of_others(node: Node) -> bool:
+    """Whether a result may share memory, or did when the graph was traced.
+
+    Some operators return views and do not declare it, such as an ``einsum`` that only transposes.
+    """
+    if _name(node) == "lift_fresh_copy":
+        return False  # of a constant, which tracing does not copy
+    own = _memory(node)
+    return _shares(node) or any(own & _memory(operand) for operand in node.all_input_nodes)
+
+
+def _memory(node: Node) -> frozenset[int]:
+    """The storages of a result, which live as long as the graph."""
+    leaves = tree_leaves(node.meta.get("val"))
+    return frozenset(one.untyped_storage()._cdata for one in leaves if isinstance(one, Tensor))
 
 
 def _is_unseen(node: Node) -> bool:
@@ -137,9 +155,8 @@ def _is_unseen(node: Node) -> bool:
     written = node.args[0]
     if not isinstance(written, Node) or written.op != "call_function":
         return False
-    if _shares(written) and not _writes(written):
-        return False
-    return not any(_shares(user) and not _writes(user) for user in _before(written.users, node))
+    others = [one for one in (written, *_before(written.users, node)) if not _writes(one)]
+    return not any(_has_memory_of_others(one) for one in others)
 
 
 def _before(users: Iterable[Node], node: Node) -> list[Node]:
