@@ -39,7 +39,8 @@ class Sharing:
     def _note(self) -> None:
         self._ids = self._identities()
         # In two lists: a tuple for each module would be as many objects for the garbage collector.
-        self._keys = [key for module in self._modules for key in module._parameters]
+        # With items(): the parameters of a scripted module cannot be iterated over.
+        self._keys = [key for module in self._modules for key, _ in module._parameters.items()]
         self._counts = [len(module._parameters) for module in self._modules]
         # No parameter is kept alive that the model has given up, nor does one get a weak reference:
         # torch.utils.swap_tensors, as in moving a model, takes none that has.
