@@ -39,8 +39,10 @@ class Sharing:
     def _note(self) -> None:
         self._ids = self._identities()
         # In two lists: a tuple for each module would be as many objects for the garbage collector.
-        # With items(): the parameters of a scripted module cannot be iterated over.
-        self._keys = [key for module in self._modules for key, _ in module._parameters.items()]
+        # Keys are asked for by name: what scripted modules have in place of a dict has no iterator.
+        self._keys: list[str] = []
+        for module in self._modules:
+            self._keys.extend(module._parameters.keys())
         self._counts = [len(module._parameters) for module in self._modules]
         # No parameter is kept alive that the model has given up, nor does one get a weak reference:
         # torch.utils.swap_tensors, as in moving a model, takes none that has.

@@ -244,7 +244,7 @@ def test_other_integers_in_the_file_are_an_error(monkeypatch, tmp_path):
         compressed_tensors, "_pack", lambda values, bits, dim: real(-values, bits, dim)
     )
 
-    with pytest.raises(tersely.ExportError, match="reads other integers"):
+    with pytest.raises(tersely.ExportError, match="reads different integers"):
         written(llama(), weights(**GROUPS), tmp_path / "m")
 
     assert list(tmp_path.iterdir()) == []

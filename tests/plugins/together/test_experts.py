@@ -320,7 +320,7 @@ def test_magnitude_ranks_an_expert_that_no_row_reached(algorithm):
         session = pruned(model, algorithm)
 
     (text,) = [str(one.message) for one in caught]
-    assert "nothing of 2 targets" in text
+    assert "nothing for 2 targets" in text
     assert "experts.gate_up_proj[2], experts.down_proj[2]" in text
     mask = session.masks()["experts"]["down_proj"][2]
     expected = torch.zeros_like(size).scatter_(1, size.topk(INNER // 2, 1).indices, 1).bool()
