@@ -16,8 +16,8 @@ LIMITS = [
     {"sparse_ratio": 0.29},
     {"sparse_threshold": 1.0},
     {"sparse_threshold": 1.0, "min_sparse_ratio": 0.3, "max_sparse_ratio": 0.6},
-    {"sparse_ratio": 0.5, "granularity": [2, 4]},
-    {"sparse_ratio": 0.5, "granularity": [1, -1]},
+    {"sparse_ratio": 0.5, "granularity": "toy_tiles"},
+    {"sparse_ratio": 0.5, "granularity": "toy_rows"},
     {"granularity": "toy_pairs"},
 ]
 
@@ -68,6 +68,17 @@ class Pairs:
         return tersely.Blocks((1,) * len(shape), (*(1,) * (len(shape) - 1), 2), 1)
 
 
+class Tiles:
+    def blocks(self, shape, target):
+        return tersely.Blocks((2, 4))
+
+
+class Rows:
+    def blocks(self, shape, target):
+        return tersely.Blocks((1, -1))
+
+
+GRANULARITIES = (Pairs, Tiles, Rows)
 CLASSES = (Magnitudes, Norms, OneByOne, Failing, Listing, Logarithms)
 
 
@@ -79,8 +90,13 @@ def _pruners(provide):
         )
         for one in CLASSES
     ]
-    infos.append(tersely.GranularityInfo(name="toy_pairs", implementation="toys:Pairs"))
-    objects = {one.__name__: one for one in (*CLASSES, Pairs)}
+    infos += [
+        tersely.GranularityInfo(
+            name=f"toy_{one.__name__.lower()}", implementation=f"toys:{one.__name__}"
+        )
+        for one in GRANULARITIES
+    ]
+    objects = {one.__name__: one for one in (*CLASSES, *GRANULARITIES)}
     ASKED.clear()
     with provide("toys", *infos, **objects):
         yield

@@ -34,11 +34,13 @@ def lower(program: ExportedProgram) -> Any:
     """
     arranged = copy.deepcopy(program)
     _arrange(arranged)
-    edge = to_edge_transform_and_lower(
-        arranged,
-        partitioner=[XnnpackPartitioner()],
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),
-    )
+    # XNNPACK's passes draw inputs for the patterns that they look for.
+    with torch.random.fork_rng(devices=[]):
+        edge = to_edge_transform_and_lower(
+            arranged,
+            partitioner=[XnnpackPartitioner()],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
     left = dict.fromkeys(
         _module_of(node)
         for node in edge.exported_program().graph.nodes
