@@ -104,6 +104,8 @@ class ExportSource:
         activations: every quantized input and output.
         masked_activations: full name of every input and output that a mask changes in each call;
             graphs hold such masks, and tensors of a model's own class do not.
+        folded_activations: path of a layer -> the activation that is folded into it, which the
+            layer's forward applies last; a runtime that computes the layer alone does not.
         example_inputs: a tensor, a tuple or list of arguments, a mapping of keyword arguments, or
             None if the caller gave none.
         make_floats: the function that `floats` calls.
@@ -120,6 +122,7 @@ class ExportSource:
     integers: Mapping[str, IntegerWeight]
     activations: Sequence[QuantizedActivation]
     masked_activations: Sequence[str] = ()
+    folded_activations: Mapping[str, Callable[[Tensor], Tensor]] = attrs.field(factory=dict)
     example_inputs: Any
     make_floats: Callable[[], Mapping[str, Tensor]]
     make_program: Callable[[], ExportedProgram]

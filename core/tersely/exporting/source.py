@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from tersely.contracts.exporter import ExportSource, QuantizedActivation
@@ -15,6 +15,7 @@ from tersely.engine.targets.binding import BoundTarget
 from tersely.exporting.floats import Computed, floats_of
 from tersely.exporting.program import make_program
 from tersely.exporting.running import run
+from tersely.instrument.folding import activation_after
 from tersely.instrument.instruments import Transform
 from tersely.instrument.masks.mask_transforms import ActivationMask
 from tersely.instrument.masks.mask_values import is_decided
@@ -68,6 +69,7 @@ def make_source(
         integers=Computed({bound.plan.name: make for bound, make in integers}),
         activations=tuple(_activations(model)),
         masked_activations=tuple(_masked_activations(model)),
+        folded_activations=dict(_folded_activations(model)),
         example_inputs=example_inputs,
         make_floats=partial(floats_of, model, stored, norms=norms),
         make_program=make,
@@ -98,6 +100,14 @@ def _masked_activations(model: nn.Module) -> Iterator[str]:
                     mask = module._buffers.get(step.buffer)
                     if mask is not None and is_decided(mask):
                         yield full_name(module, step.target)
+
+
+def _folded_activations(model: nn.Module) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+    for path, module in model.named_modules():
+        if INSTRUMENTS in module.__dict__:
+            activation = activation_after(instruments_of(module).fold)
+            if activation is not None:
+                yield path, activation
 
 
 def _described(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import attrs
@@ -90,6 +91,17 @@ class Settled:
         for one in (self.norm, self.activation):
             output = output if one is None else _own_forward(one, output)
         return output
+
+
+def activation_after(fold: object) -> Callable[[Tensor], Tensor] | None:
+    """Return the activation that a layer's forward applies last, or None without one.
+
+    Args:
+        fold: what is folded into the layer, or None.
+    """
+    if not isinstance(fold, (Fold, Settled)) or fold.activation is None:
+        return None
+    return partial(_own_forward, fold.activation)
 
 
 def _plain_output(module: nn.Module, args: Any, kwargs: Any) -> Tensor:

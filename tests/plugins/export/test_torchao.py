@@ -35,6 +35,31 @@ def test_the_exporter_keeps_its_contract():
     check_exporter("torchao")
 
 
+@pytest.mark.parametrize("is_finished", [False, True], ids=["attached", "finalized"])
+def test_a_layer_into_which_a_preset_folds_its_activation_is_compared_with_it(
+    tmp_path, is_finished
+):
+    torch.manual_seed(0)
+    session = tersely.attach(
+        plain(), {"quantization": {"preset": "w8a8_dynamic"}}, example_inputs=INPUTS
+    )
+    session.compress()
+    if is_finished:
+        session.finalize()
+
+    exported = session.export("torchao", tmp_path / "m.pt", example_inputs=INPUTS)
+
+    assert exported.checks["layers_compared"] == 2
+    assert exported.checks["cosine"] > 0.999
+    found = loaded(plain(), exported.paths[0])(INPUTS)
+    assert (
+        torch.nn.functional.cosine_similarity(
+            found.flatten(), session.model(INPUTS).flatten(), dim=0
+        )
+        > 0.999
+    )
+
+
 @pytest.mark.parametrize("batch", [INPUTS, SEQUENCES], ids=["rows", "sequences"])
 @pytest.mark.parametrize("algorithm", ["ptq", "rtn"])
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def _compare_layers(
         path = split_name(name)[0]
         module = source.model.get_submodule(path)
         step = _input_step(source, path)
+        activate = source.folded_activations.get(path, lambda output: output)
 
         def replace(
             module: nn.Module,
@@ -96,9 +97,10 @@ def _compare_layers(
             path: str = path,
             weight: Tensor = state[name],
             step: Callable[[Tensor], float] = step,
+            activate: Callable[[Tensor], Tensor] = activate,
         ) -> Tensor:
             bias = state.get(f"{path}.bias" if path else "bias")
-            found = _computed(module, args[0], weight, bias)
+            found = activate(_computed(module, args[0], weight, bias))
             agreement = compare([found], [result], least_cosine=0)
             if agreement["cosine"] < least_cosine:
                 raise tersely.ExportError(
