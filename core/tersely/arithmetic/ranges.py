@@ -96,7 +96,7 @@ def are_finite(low: Tensor, high: Tensor) -> bool:
         high: ``low``'s shape.
     """
     # Whatever is not finite makes this sum NaN or infinite, with three operators in place of
-    # eleven. Ends that are far apart may as well, so the sum only acquits.
+    # eleven. Ends that are far apart may, too, so only a finite sum decides.
     is_certain = math.isfinite((high - low).sum().item())
     return is_certain or bool((low.isfinite() & high.isfinite()).all())
 

@@ -75,7 +75,7 @@ def check_range(low: Tensor, high: Tensor, name: str) -> None:
         CalibrationError: a range is empty or not finite.
     """
     # Whatever is not finite, and any high below low, makes this sum NaN or infinite: one number to
-    # fetch. A difference may overflow as well, so the sum only acquits.
+    # fetch. A difference may overflow, too, so only a finite sum decides.
     if math.isfinite((high - low).sqrt_().sum().item()):
         return
     is_usable = (low <= high) & low.isfinite() & high.isfinite()

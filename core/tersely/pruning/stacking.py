@@ -100,7 +100,7 @@ def decide_rows(
         For each target bool, True = kept, in the smallest shape that broadcasts to it; None when
         an importance is not finite.
     """
-    # A sum is finite only if all are; it may overflow, so it only acquits.
+    # A finite sum proves that all are finite; an infinite one may be an overflow.
     if not bool(importances.sum().isfinite()) and not bool(importances.isfinite().all()):
         return None
     blocks = first.blocks

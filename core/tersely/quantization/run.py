@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 import attrs
-from torch import Tensor, nn
+from torch import Tensor
 
 from tersely.arithmetic.ranges import MinMax
 from tersely.contracts.abilities import Penalizes
@@ -24,15 +24,13 @@ from tersely.engine.isolation.foreign import ForeignCall
 from tersely.engine.run import Run
 from tersely.engine.state.journal import Journal
 from tersely.engine.targets.binding import Binding, BoundTarget
-from tersely.instrument.scales.block_cuts import BlockCut
 from tersely.instrument.scales.by_algorithm import Learned
 from tersely.instrument.scales.padded import PaddingOfCall
 from tersely.instrument.scales.quantizing import Grid, Quantize
 from tersely.instrument.scales.shared_inputs import SharedInputs
 from tersely.instrument.transforms import chain_of
-from tersely.planning.selecting.classes import original_class
 from tersely.planning.stages.algorithms import make_quantizer
-from tersely.quantization.targets import cut_of, grid_of, target_of
+from tersely.quantization.targets import cut_of, grid_of, is_comparable, target_of
 
 _Alike: TypeAlias = tuple[int, str, str, str, int, tuple[int, ...] | None]
 """Identity of the setting, target, kind, module type, channel dimension and size of blocks."""
@@ -210,7 +208,7 @@ class QuantizationRun(Run[Quantizer]):
                 isinstance(self.algorithm, ClipsGradients) and self.algorithm.clip_gradient
             )
             cut = cut_of(bound, self.binding.plan.recipe.stages)
-            shared = self.shared_inputs if _is_comparable(bound, cut) else None
+            shared = self.shared_inputs if is_comparable(bound, cut) else None
             found = Quantize(plan.target, grid_of(plan, self.algorithm), cut, clip, shared)
             # A cut that depends on the shape of a sample names its own target in errors.
             if cut.size is None:
@@ -252,17 +250,6 @@ class QuantizationRun(Run[Quantizer]):
         """Note what a change may touch."""
         super().note(journal, is_step=is_step)
         journal.note_attributes(self, "given", "frozen")
-
-
-_READERS = frozenset((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
-"""Modules that are known to leave their input as it is."""
-
-
-def _is_comparable(bound: BoundTarget, cut: BlockCut) -> bool:
-    """Tell whether an input may reuse what another module has quantized of its tensor."""
-    if bound.plan.kind != "input" or cut.kind != "tensor":
-        return False
-    return original_class(type(bound.module)) in _READERS
 
 
 def is_matrix(bound: BoundTarget) -> bool:

@@ -50,7 +50,8 @@ def choose_together(run: QuantizationRun, bound_targets: Sequence[BoundTarget]) 
             for members in portions_of(positions, raws[positions[0]].numel()):
                 # One at a time, the error names the weight.
                 with suppress(CalibrationError):
-                    found += _choose(run, [some[position] for position in members])
+                    chosen = _choose(run, [some[position] for position in members])
+                    found += [] if chosen is None else [chosen]
     return found
 
 
@@ -78,7 +79,7 @@ def _alike(
 
 
 @torch.no_grad()
-def _choose(run: QuantizationRun, bound_targets: Sequence[BoundTarget]) -> list[Chosen]:
+def _choose(run: QuantizationRun, bound_targets: Sequence[BoundTarget]) -> Chosen | None:
     values = torch.stack(all_values_of(bound_targets))
     first = bound_targets[0]
     step = run.quantize_step(first)
@@ -87,7 +88,7 @@ def _choose(run: QuantizationRun, bound_targets: Sequence[BoundTarget]) -> list[
     target = target_of(first, step.grid).evolve(blocks=Blocks((1, *size)))
     together = choose_qparams(low, high, target)
     if not bool(together.scale.isfinite().all()):
-        return []  # the width of a range overflows, which is told of the weight that has it
+        return None  # the width of a range overflows: asked alone, its weight is named
     is_whole = all(one == -1 for one in size)
     shape = (len(values), *(() if is_whole else low.shape[1:]))
     scale, zero_point, low, high = (
@@ -96,4 +97,4 @@ def _choose(run: QuantizationRun, bound_targets: Sequence[BoundTarget]) -> list[
     qparams = together.evolve(
         scale=scale, zero_point=zero_point, block_size=None if is_whole else size
     )
-    return [Chosen(bound_targets, qparams, low, high)]
+    return Chosen(bound_targets, qparams, low, high)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tersely.arithmetic.blocks import Blocks, tensor_blocks
 from tersely.arithmetic.quantized_types import FLOAT8, quantized_range
@@ -19,6 +19,7 @@ from tersely.errors import PlanError
 from tersely.instrument.masks.mask_transforms import spatial_dims
 from tersely.instrument.scales.block_cuts import BlockCut
 from tersely.instrument.scales.quantizing import Grid
+from tersely.planning.selecting.classes import original_class
 from tersely.planning.stages.descriptors import descriptor_of
 from tersely.planning.targets.granularity import divide, in_force
 from tersely.registry.descriptors import QuantizerInfo
@@ -129,3 +130,19 @@ def target_of(
         has_float_zero_point=grid.has_float_zero_point,
         has_levels=grid.has_levels,
     )
+
+
+_READERS = frozenset((nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
+"""Modules that are known to leave their input as it is."""
+
+
+def is_comparable(bound: BoundTarget, cut: BlockCut) -> bool:
+    """Tell whether an input may reuse what another module has quantized of its tensor.
+
+    Args:
+        bound: the target.
+        cut: how it is cut.
+    """
+    if bound.plan.kind != "input" or cut.kind != "tensor":
+        return False
+    return original_class(type(bound.module)) in _READERS
